@@ -1,0 +1,79 @@
+# The front door. CMakeLists.txt is the build; this starts it, with what it needs installed where a target says so.
+
+.DEFAULT_GOAL := all
+.PHONY: all deps test demo bench install clean check-style help
+
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+comma := ,
+
+# A build directory of its own for each way of testing; the multiplier stretches time limits where programs are slow.
+BUILD := build
+CTEST_FLAGS :=
+DEPS := build test
+OPTIONS := -DASYNCORE_WERROR=$(if $(WERROR),ON,OFF)
+ifdef SANITIZE
+  ifdef VALGRIND
+    $(error SANITIZE and VALGRIND: one at a time)
+  endif
+  BUILD := build-$(subst $(comma),-,$(SANITIZE))
+  CK_TIMEOUT_MULTIPLIER ?= 4
+  OPTIONS += -DASYNCORE_SANITIZE=$(SANITIZE)
+endif
+ifdef VALGRIND
+  BUILD := build-valgrind
+  CK_TIMEOUT_MULTIPLIER ?= 10
+  OPTIONS += -DASYNCORE_VALGRIND=ON
+  CTEST_FLAGS := -L unit
+  DEPS += valgrind
+endif
+CK_TIMEOUT_MULTIPLIER ?= 1
+export CK_TIMEOUT_MULTIPLIER
+
+# This make's flags are its own: the one that CMake starts gets its -j here.
+ALONE := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL
+CONFIGURE := @$(ALONE) cmake -S . -B $(BUILD) $(OPTIONS)
+COMPILE := @$(ALONE) cmake --build $(BUILD) -j $(JOBS)
+
+all:
+	$(CONFIGURE) -DBUILD_TESTING=OFF
+	$(COMPILE)
+
+deps:
+	@tools/deps.sh $(DEPS)
+
+test: deps
+	$(CONFIGURE) -DBUILD_TESTING=ON
+	$(COMPILE)
+	@cd $(BUILD) && $(ALONE) ctest --output-on-failure --no-tests=error -j $(JOBS) $(CTEST_FLAGS)
+
+demo:
+	@tools/deps.sh build
+	$(CONFIGURE) -DBUILD_TESTING=OFF
+	$(COMPILE)
+	@tools/demo.sh $(BUILD)/bin
+
+bench: all
+	@if [ -x bench/run ]; then $(ALONE) BIN="$(CURDIR)/$(BUILD)/bin" bench/run; else echo "make bench: there is no bench/run"; fi
+
+install: all
+	@$(ALONE) cmake --install $(BUILD) --prefix "$(abspath $(PREFIX))"
+
+clean:
+	rm -rf build build-*
+
+check-style:
+	@tools/check-style
+
+help:
+	@echo "make                   the library into build/lib, the programs into build/bin"
+	@echo "make demo              installs what is missing, builds, fetches a page through portforward"
+	@echo "make test              installs what is missing, builds, runs all tests"
+	@echo "make test SANITIZE=address,undefined    the same under sanitizers (also SANITIZE=thread)"
+	@echo "make test VALGRIND=1   the unit tests under valgrind"
+	@echo "make bench             measures"
+	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"
+	@echo "make deps              installs what 'make test' needs"
+	@echo "make check-style       what clang-format would change in the lines that you changed"
+	@echo "make clean             removes build and build-*"
+	@echo "JOBS=N sets how many compilers and tests run at once"

@@ -1,0 +1,598 @@
+/* loop.c: maps and their turns.
+ *
+ * A turn asks the channels that have predicates, brings what changed to the engine, waits, serves what is ready, runs
+ * what is due, and destroys what was closed:
+ *
+ *     ask -> flush -> wait -> serve -> timers -> reap
+ *
+ * The engine only fills the batch; every handler runs from here, one at a time. map->serving is the channel whose
+ * handler runs, and map->open says whether it was closed since: whoever calls a handler looks at that afterwards and
+ * not at the channel. A turn belongs to a thread (map->owner); asyncore_loop takes the map once for all its turns.
+ *
+ * What keeps asyncore_loop running is counted in map->foreground: channels, timers and lookups add themselves. */
+#include "channel.h"
+#include "engine.h"
+#include "map.h"
+#include "watch.h"
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct engine *const engines[] = {&engine_epoll, &engine_poll, &engine_select};
+
+static unsigned fork_count; /* moves in the child only, where there is one thread */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t default_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic(struct asyncore_map *) default_map;
+
+static void fork_child(void)
+{
+    fork_count++;
+}
+
+static void fork_watch(void)
+{
+    pthread_atfork(NULL, NULL, fork_child);
+}
+
+int map_forked(struct asyncore_map *map)
+{
+    return map->forks == fork_count ? 0 : -ECHILD;
+}
+
+bool map_in_turn(struct asyncore_map *map)
+{
+    return atomic_load_explicit(&map->owner, memory_order_relaxed) == pthread_self();
+}
+
+bool map_elsewhere(struct asyncore_map *map)
+{
+    pthread_t owner = atomic_load(&map->owner);
+    return owner != 0 && owner != pthread_self();
+}
+
+int map_enter(struct asyncore_map *map)
+{
+    int result = 0;
+    pthread_mutex_lock(&map->lock);
+    if (atomic_load(&map->owner) != 0)
+        result = -EBUSY;
+    else
+        atomic_store(&map->owner, pthread_self());
+    pthread_mutex_unlock(&map->lock);
+    return result;
+}
+
+void map_leave(struct asyncore_map *map)
+{
+    pthread_mutex_lock(&map->lock);
+    atomic_store(&map->owner, (pthread_t)0);
+    pthread_mutex_unlock(&map->lock);
+}
+
+uint64_t map_now(struct asyncore_map *map)
+{
+    if (!map->clock_read) {
+        map->now = map->os->now(map->os);
+        map->clock_read = true;
+    }
+    return map->now;
+}
+
+/* -- Making and freeing ---------------------------------------------------------------------------------------- */
+
+static int options_fill(struct asyncore_map *map, const struct asyncore_map_options *options)
+{
+    struct asyncore_map_options *o = &map->options;
+    if (options != NULL)
+        *o = *options;
+    if (o->engine == NULL)
+        o->engine = getenv("ASYNCORE_ENGINE");
+    if (o->engine == NULL || *o->engine == '\0')
+        o->engine = "epoll";
+    if (strcmp(o->engine, "io_uring") == 0) /* until there is one: readiness all the same */
+        o->engine = "epoll";
+    if (o->accepts_per_turn == 0)
+        o->accepts_per_turn = 64;
+    if (o->timers_per_turn == 0)
+        o->timers_per_turn = 1024;
+    if (o->accept_pause == 0)
+        o->accept_pause = 100;
+    for (size_t i = 0; i < sizeof engines / sizeof *engines; i++)
+        if (strcmp(engines[i]->name, o->engine) == 0)
+            map->engine = engines[i];
+    return map->engine == NULL ? -EINVAL : 0;
+}
+
+static int wake_open(struct asyncore_map *map)
+{
+    int fd = map->os->eventfd(map->os);
+    if (fd < 0)
+        return fd;
+    int result = watch_add(map, fd, WATCH_WAKE, NULL, ASYNCORE_READ);
+    if (result < 0) {
+        map->os->close(fd, map->os);
+        return result;
+    }
+    map->wake_fd = fd;
+    return 0;
+}
+
+static void wake_close(struct asyncore_map *map)
+{
+    if (map->wake_fd < 0)
+        return;
+    watch_del(map, map->wake_fd);
+    map->os->close(map->wake_fd, map->os);
+    map->wake_fd = -1;
+}
+
+static void outer_close(struct asyncore_map *map)
+{
+    if (map->outer < 0)
+        return;
+    map->os->close(map->outer, map->os);
+    map->os->close(map->outer_timer, map->os);
+    map->outer = map->outer_timer = -1;
+}
+
+static void map_destroy(struct asyncore_map *map)
+{
+    channels_clear(map);
+    lookups_clear(map);
+    timers_clear(map);
+    wake_close(map);
+    outer_close(map);
+    watches_clear(map);
+    map_release(map, map->view);
+    map_release(map, map->batch);
+    pthread_mutex_destroy(&map->lock);
+    map_release(map, map);
+}
+
+static int map_open(struct asyncore_map *map, const struct asyncore_map_options *options)
+{
+    int result = options_fill(map, options);
+    if (result < 0)
+        return result;
+    map->batch = map_alloc(map, BATCH * sizeof *map->batch);
+    if (map->batch == NULL)
+        return -ENOMEM;
+    result = map->engine->open(map);
+    return result < 0 ? result : wake_open(map);
+}
+
+int map_new_on(struct asyncore_map **ret, struct os *os, const struct asyncore_map_options *options)
+{
+    pthread_once(&fork_once, fork_watch);
+    struct asyncore_map *map = os->alloc(sizeof *map, os);
+    if (map == NULL)
+        return -ENOMEM;
+    memset(map, 0, sizeof *map);
+    map->os = os;
+    map->forks = fork_count;
+    map->dirty = map->set = map->wake_fd = map->outer = map->outer_timer = -1;
+    pthread_mutex_init(&map->lock, NULL);
+    link_t *lists[] = {&map->all, &map->asked, &map->pending, &map->resting, &map->dead, &map->lookups, &map->answered};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        list_init(lists[i]);
+    int result = map_open(map, options);
+    if (result < 0) {
+        if (map->engine == NULL)
+            map->engine = &engine_poll; /* so that there is something to close */
+        map_destroy(map);
+        return result;
+    }
+    *ret = map;
+    return 0;
+}
+
+int asyncore_map_new_(struct asyncore_map **ret, const struct asyncore_map_options *options, size_t size, unsigned abi)
+{
+    if (size != sizeof *options || abi != ASYNCORE_ABI)
+        return -EINVAL;
+    return map_new_on(ret, &os_linux, options);
+}
+
+static int default_get(struct asyncore_map **map)
+{
+    int result = 0;
+    *map = atomic_load(&default_map);
+    if (*map != NULL)
+        return 0;
+    pthread_mutex_lock(&default_lock);
+    *map = atomic_load(&default_map);
+    if (*map == NULL)
+        result = map_new_on(map, &os_linux, NULL);
+    if (result == 0) {
+        (*map)->home = pthread_self();
+        atomic_store(&default_map, *map);
+    }
+    pthread_mutex_unlock(&default_lock);
+    return result;
+}
+
+int map_get_any(struct asyncore_map **map)
+{
+    int result = *map == NULL ? default_get(map) : 0;
+    return result < 0 ? result : map_forked(*map);
+}
+
+int map_get(struct asyncore_map **map)
+{
+    bool by_default = *map == NULL;
+    int result = map_get_any(map);
+    if (result < 0)
+        return result;
+    return by_default && (*map)->home != pthread_self() ? -EPERM : 0;
+}
+
+int asyncore_map_free(struct asyncore_map *map)
+{
+    if (map == NULL && atomic_load(&default_map) == NULL)
+        return 0;
+    int result = map_get(&map);
+    if (result < 0)
+        return result;
+    if (atomic_load(&map->owner) != 0)
+        return -EBUSY;
+    if (map == atomic_load(&default_map))
+        atomic_store(&default_map, NULL);
+    map_destroy(map);
+    return 0;
+}
+
+int asyncore_after_fork(struct asyncore_map *map)
+{
+    if (map == NULL && (map = atomic_load(&default_map)) == NULL)
+        return 0;
+    if (map_forked(map) == 0)
+        return 0;
+    map->forks = fork_count;
+    pthread_mutex_init(&map->lock, NULL); /* another thread of the parent may have held it */
+    if (!map_in_turn(map))
+        atomic_store(&map->owner, (pthread_t)0);
+    if (map->home != 0)
+        map->home = pthread_self();
+    int result = watches_rebuild(map);
+    wake_close(map);
+    atomic_store(&map->woken, false);
+    outer_close(map);
+    names_restart(map);
+    return result < 0 ? result : wake_open(map);
+}
+
+/* -- Turns --------------------------------------------------------------------------------------------------------- */
+
+/* How long the engine may wait: no longer than asked, the nearest timer, and not at all while work is at hand. */
+int wait_time(struct asyncore_map *map, int timeout)
+{
+    if (map->work & (WORK_PENDING | WORK_ANSWERED | WORK_POSTED))
+        return 0;
+    int64_t timer = timers_wait(map);
+    if (timer < 0 || (timeout >= 0 && timeout < timer))
+        return timeout;
+    return timer > INT_MAX ? INT_MAX : (int)timer;
+}
+
+/* Read before the flag falls: whoever wakes the map from then on writes again. */
+RARE void wake_drain(struct asyncore_map *map)
+{
+    uint64_t count;
+    map->os->read(map->wake_fd, &count, sizeof count, map->os);
+    atomic_store(&map->woken, false);
+    map->work |= WORK_POSTED;
+}
+
+HOT void dispatch(struct asyncore_map *map, const struct asyncore_event *event)
+{
+    struct watch *w = event->owner;
+    if (w->serial != event->serial)
+        return; /* closed since, by a handler of this batch */
+    unsigned events = event->events & (w->wanted | ASYNCORE_ERROR | ASYNCORE_HANGUP | POLLNVAL);
+    if (w->kind == WATCH_CHANNEL && events != 0)
+        channel_serve(map, w->owner, events);
+    else if (w->kind == WATCH_WAKE)
+        wake_drain(map);
+    else if (w->kind == WATCH_NAMES)
+        names_event(map, event->fd, event->events);
+}
+
+/* The reasons that have not gone: what others posted announces itself by the wake-up. */
+static void work_left(struct asyncore_map *map)
+{
+    map->work = (list_empty(&map->asked) ? 0 : WORK_ASKED) | (list_empty(&map->pending) ? 0 : WORK_PENDING) |
+                (map->dirty < 0 ? 0 : WORK_DIRTY) | (map->work & WORK_REBUILD) | (map->always_count == 0 ? 0 : WORK_ALWAYS) |
+                (map->heap_count == 0 ? 0 : WORK_TIMERS) | (posted_waiting(map) ? WORK_POSTED : 0) |
+                (list_empty(&map->answered) ? 0 : WORK_ANSWERED) | (list_empty(&map->dead) ? 0 : WORK_DEAD);
+}
+
+static RARE int before_wait(struct asyncore_map *map)
+{
+    changes_run(map);
+    if (map->work & WORK_ASKED)
+        channels_ask(map);
+    if (map->work & WORK_PENDING)
+        channels_flush(map);
+    int result = map->work & WORK_REBUILD ? watches_rebuild(map) : watches_flush(map);
+    work_left(map);
+    return result;
+}
+
+static RARE void after_serving(struct asyncore_map *map)
+{
+    if (map->work & WORK_PENDING)
+        channels_deliver(map);
+    if (map->work & WORK_ANSWERED)
+        lookups_deliver(map);
+    if (map->work & (WORK_TIMERS | WORK_POSTED)) {
+        map->clock_read = false; /* handlers may have taken their time */
+        if (timers_run(map) > 0)
+            map->clock_read = false;
+    }
+    if (!list_empty(&map->pending))
+        channels_flush(map);
+    if (!list_empty(&map->dead))
+        channels_reap(map);
+    work_left(map);
+}
+
+HOT int turn(struct asyncore_map *map, int timeout)
+{
+    if (map->forks != fork_count)
+        return -ECHILD;
+    if (map->work & ~(unsigned)WORK_TIMERS) {
+        int result = before_wait(map);
+        if (result < 0)
+            return result;
+    }
+    int count;
+    if (map->work == 0)
+        count = map->engine->wait(map, timeout, map->batch, BATCH);
+    else
+        count = watches_wait(map, wait_time(map, timeout), map->batch, BATCH);
+    map->clock_read = false;
+    if (count < 0)
+        return count == -EINTR ? 0 : count;
+    for (int i = 0; i < count; i++)
+        dispatch(map, &map->batch[i]);
+    if (map->work != 0)
+        after_serving(map);
+    return count;
+}
+
+/* A turn that another loop waits for ends with everything brought to the kernel, and its timer set. */
+void map_touched(struct asyncore_map *map)
+{
+    if (map->outer < 0 || map_in_turn(map))
+        return;
+    if (map->work & WORK_REBUILD)
+        watches_rebuild(map);
+    watches_flush(map);
+    uint64_t deadline = map->heap_count != 0 ? map->heap[0].deadline : 0;
+    if (!list_empty(&map->pending) || !list_empty(&map->answered) || !list_empty(&map->dead))
+        deadline = 1;
+    map->os->timerfd_set(map->outer_timer, deadline, map->os);
+}
+
+static int enter(struct asyncore_map **map)
+{
+    int result = map_get(map);
+    return result < 0 ? result : map_enter(*map);
+}
+
+static void leave(struct asyncore_map *map)
+{
+    map->clock_read = false;
+    map_leave(map);
+    if (map->outer >= 0 && map_forked(map) == 0)
+        map_touched(map);
+}
+
+static bool idle(struct asyncore_map *map)
+{
+    return map->foreground == 0 && !posted_waiting(map) && list_empty(&map->answered);
+}
+
+/* A loop that runs out of turns or channels still destroys what was closed before it began. */
+static int serve(struct asyncore_map *map, int timeout, int count)
+{
+    for (int turns = 0;; turns++) {
+        if (atomic_load_explicit(&map->stopped, memory_order_relaxed)) {
+            atomic_store(&map->stopped, false);
+            return 1;
+        }
+        if (count > 0 && turns == count)
+            return 1;
+        if (map->work & WORK_DEAD)
+            channels_reap(map);
+        if (idle(map))
+            return 0;
+        int result = turn(map, timeout);
+        if (result < 0)
+            return result;
+    }
+}
+
+int asyncore_loop(struct asyncore_map *map, int timeout, int count)
+{
+    int result = enter(&map);
+    if (result < 0)
+        return result;
+    result = map->bare != 0 ? -EINVAL : serve(map, timeout, count);
+    leave(map);
+    return result;
+}
+
+int asyncore_poll(struct asyncore_map *map, int timeout)
+{
+    int result = enter(&map);
+    if (result < 0)
+        return result;
+    result = turn(map, timeout);
+    leave(map);
+    return result;
+}
+
+int asyncore_stop(struct asyncore_map *map)
+{
+    int result = map_get_any(&map);
+    if (result < 0)
+        return result;
+    atomic_store(&map->stopped, true);
+    return map_elsewhere(map) ? asyncore_wakeup(map) : 0;
+}
+
+int asyncore_wakeup(struct asyncore_map *map)
+{
+    static const uint64_t one = 1;
+    int result = map_get_any(&map);
+    if (result < 0)
+        return result;
+    if (!atomic_exchange(&map->woken, true))
+        map->os->write(map->wake_fd, &one, sizeof one, map->os);
+    return 0;
+}
+
+uint64_t asyncore_now(struct asyncore_map *map)
+{
+    if (map_get(&map) < 0)
+        return 0;
+    if (!map_in_turn(map))
+        map->clock_read = false;
+    return map_now(map);
+}
+
+/* -- A map inside another loop: an epoll set of the engine's set and a timer, so that the number stays the same when
+ * the engine's set is built anew. ------------------------------------------------------------------------------- */
+
+static int outer_add(struct asyncore_map *map, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    return map->os->epoll_ctl(map->outer, EPOLL_CTL_ADD, fd, &event, map->os);
+}
+
+void outer_follow(struct asyncore_map *map)
+{
+    if (map->outer >= 0)
+        outer_add(map, map->set);
+}
+
+static int outer_open(struct asyncore_map *map)
+{
+    int timer = map->os->timerfd(map->os);
+    if (timer < 0)
+        return timer;
+    int outer = map->os->epoll_create(map->os);
+    if (outer < 0) {
+        map->os->close(timer, map->os);
+        return outer;
+    }
+    map->outer = outer;
+    map->outer_timer = timer;
+    int result = outer_add(map, timer);
+    if (result == 0)
+        result = outer_add(map, map->set);
+    if (result < 0)
+        outer_close(map);
+    return result;
+}
+
+int asyncore_map_fd(struct asyncore_map *map)
+{
+    int result = map_get(&map);
+    if (result < 0)
+        return result;
+    if (map->engine != &engine_epoll)
+        return -ENOTSUP;
+    if (map->outer < 0 && (result = outer_open(map)) < 0)
+        return result;
+    map_touched(map);
+    return map->outer;
+}
+
+/* -- Odds and ends -------------------------------------------------------------------------------------------------- */
+
+const char *asyncore_map_engine(struct asyncore_map *map)
+{
+    return map_get(&map) < 0 ? NULL : map->engine->name;
+}
+
+int asyncore_set_log(struct asyncore_map *map, asyncore_log_fn log, void *arg)
+{
+    int result = map_get(&map);
+    if (result < 0)
+        return result;
+    map->log = log;
+    map->log_arg = arg;
+    return 0;
+}
+
+void asyncore_log_stderr(void *arg, const char *type, const char *message)
+{
+    (void)arg;
+    fprintf(stderr, "%s: %s\n", type, message);
+}
+
+int asyncore_close_fd(struct asyncore_map *map, int fd)
+{
+    int result = map_get(&map);
+    if (result == 0)
+        result = map->os->close(fd, map->os);
+    if (result == 0)
+        channels_wake(map);
+    return result;
+}
+
+const char *asyncore_strerror(int error)
+{
+    switch (error) {
+    case ASYNCORE_ENONAME:
+        return "name not found";
+    case ASYNCORE_ENAMESERVER:
+        return "no name server answers";
+    case ASYNCORE_EHOST:
+        return "not an address";
+    case ASYNCORE_EPORT:
+        return "not a port (0 to 65535)";
+    case ASYNCHAT_ELIMIT:
+        return "too much data without a terminator";
+    }
+    if (error == INT_MIN)
+        return "unknown error";
+    return strerror(error < 0 ? -error : error);
+}
+
+const char *asyncore_features(void)
+{
+    return os_linux.names_open != NULL ? "epoll poll select c-ares" : "epoll poll select";
+}
+
+const char *asyncore_version(void)
+{
+    return ASYNCORE_VERSION;
+}
+
+int asyncore_dump(struct asyncore_map *map, void (*line)(void *arg, const char *text), void *arg)
+{
+    char text[256];
+    int result = map_get(&map);
+    if (result < 0)
+        return result;
+    snprintf(text, sizeof text, "map: engine %s, foreground %zu, timers %zu%s%s", map->engine->name, map->foreground,
+             map->heap_count, map->bare != 0 ? ", bare watches" : "", list_empty(&map->lookups) ? "" : ", lookups in flight");
+    line(arg, text);
+    for (size_t page = 0; page < map->page_count; page++)
+        for (int i = 0; map->pages[page] != NULL && i < PAGE_WATCHES; i++) {
+            struct watch *w = &map->pages[page]->watches[i];
+            if (w->kind != WATCH_BARE && w->kind != WATCH_NAMES)
+                continue;
+            snprintf(text, sizeof text, "%s fd %d: wanted 0x%x registered 0x%x", w->kind == WATCH_BARE ? "watch" : "resolver",
+                     (int)page * PAGE_WATCHES + i, w->wanted, w->registered);
+            line(arg, text);
+        }
+    channels_dump(map, line, arg);
+    return 0;
+}

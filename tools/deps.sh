@@ -1,0 +1,59 @@
+#!/bin/sh
+# Installs what is missing of what a target needs, with apt-get. Silent when nothing is missing. Elsewhere than on
+# Debian and its kin it names what is missing and goes on: the build says what it cannot do without.
+#
+#   tools/deps.sh build|test|valgrind...
+set -eu
+
+missing=""
+
+# need PACKAGE COMMAND...: the package is missing if the command fails.
+need() {
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+for what in "$@"; do
+    case $what in
+    build)
+        need build-essential sh -c "${CC:-cc} --version && command -v make"
+        need cmake command -v cmake
+        need pkg-config command -v pkg-config
+        need libc-ares-dev pkg-config --exists libcares
+        ;;
+    test)
+        need build-essential sh -c "${CXX:-c++} --version"
+        need check pkg-config --exists check
+        need python3 command -v python3
+        ;;
+    valgrind) need "valgrind libc6-dbg" command -v valgrind ;;
+    *)
+        echo "deps.sh: unknown set of packages: $what" >&2
+        exit 2
+        ;;
+    esac
+done
+
+[ -n "$missing" ] || exit 0
+missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+missing=${missing% }
+
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+    sudo=sudo
+fi
+if ! command -v apt-get >/dev/null || { [ -n "$sudo" ] && ! command -v sudo >/dev/null; }; then
+    echo "deps.sh: missing, and not installed (no apt-get, or neither root nor sudo): $missing" >&2
+    exit 0
+fi
+
+echo "deps.sh: installing with apt-get: $missing"
+apt() {
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" </dev/null >/dev/null
+}
+apt update || echo "deps.sh: apt-get update failed; trying with the lists that are there" >&2
+if ! apt install --no-install-recommends $missing; then
+    echo "deps.sh: apt-get could not install: $missing" >&2
+    exit 1
+fi
