@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 void example_error(const struct example *e, const char *what, const char *which)
@@ -50,8 +49,9 @@ static _Noreturn void bad_option(const struct example *e, int result, const char
     char letter[3] = {'-', (char)optopt, '\0'};
     /* getopt says nothing about which argument it was: an unknown letter is in optopt, all else came whole. */
     bool is_letter = result == '?' && optopt && !strchr(letters, optopt);
+    const char *what = result == ':' ? "this option needs a value" : "unknown option";
 
-    example_usage(e, result == ':' ? "this option needs a value" : "unknown option", is_letter ? letter : argv[optind - 1]);
+    example_usage(e, what, is_letter ? letter : argv[optind - 1]);
 }
 
 static void check_operands(const struct example *e, int argc, char **argv)
@@ -147,19 +147,30 @@ static bool print_listening(const struct example *e, struct asyncore_dispatcher 
     return flush_stdout(e);
 }
 
+void example_end(struct asyncore_map *map)
+{
+    /* The channels of the signals go with the map, and a second ^C should not kill what is already ending. */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    asyncore_map_free(map);
+}
+
 int example_serve(const struct example *e, struct asyncore_map *map, struct asyncore_dispatcher *server, int error)
 {
-    bool stopped = false;
+    bool bound = error == 0, stopped = false;
 
-    if (error) {
-        fprintf(stderr, "%s: cannot listen on %s port %s: %s\n", e->name, e->address, e->port, asyncore_strerror(error));
+    if (!bound) {
+        fprintf(stderr, "%s: cannot listen on %s port %s: %s\n", e->name, e->address, e->port,
+                asyncore_strerror(error));
     } else if (print_listening(e, server)) {
         error = asyncore_loop(map, -1, 0);
         stopped = error == 1;
         if (error < 0)
             example_error(e, "the loop failed", asyncore_strerror(error));
     }
-    asyncore_map_free(map);
+    example_end(map);
+    if (bound && strncmp(e->address, "unix:", 5) == 0 && e->address[5] != '@')
+        unlink(e->address + 5);
     return stopped ? 0 : 1;
 }
 
@@ -177,52 +188,4 @@ bool example_number(const char *text, size_t max, size_t *number)
     }
     *number = n;
     return true;
-}
-
-bool http_line_add(struct http_line *line, const void *data, size_t n)
-{
-    if (n >= sizeof line->text - line->used)
-        return false;
-    memcpy(line->text + line->used, data, n);
-    line->used += n;
-    return true;
-}
-
-char *http_line_end(struct http_line *line)
-{
-    size_t n = line->used;
-
-    line->used = 0;
-    if (n > 0 && line->text[n - 1] == '\r')
-        n--;
-    line->text[n] = '\0';
-    return strcspn(line->text, "\r") == n ? line->text : NULL;
-}
-
-char *http_value(char *line)
-{
-    size_t name = strcspn(line, ": \t");
-    char *end;
-
-    if (name == 0 || line[name] != ':')
-        return NULL;
-    line[name] = '\0';
-    line += name + 1;
-    line += strspn(line, " \t");
-    end = line + strlen(line);
-    while (end > line && (end[-1] == ' ' || end[-1] == '\t'))
-        *--end = '\0';
-    return line;
-}
-
-bool http_has_token(const char *list, const char *token)
-{
-    size_t n = strlen(token);
-
-    for (; *list; list += strcspn(list, ",")) {
-        list += strspn(list, ", \t");
-        if (strncasecmp(list, token, n) == 0 && strchr(", \t", list[n]))
-            return true;
-    }
-    return false;
 }

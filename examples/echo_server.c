@@ -31,18 +31,20 @@ static const struct asyncore_class echo_class = {
     .destroy = asyncore_destroy_free,
 };
 
-/* fd is ours from here on. A client that cannot be served is logged; it is no failure of the server. */
-static int server_accepted(struct asyncore_dispatcher *server, int fd, const struct sockaddr *address, socklen_t length)
+/* fd is ours from here on. A client that cannot be served is no failure of the server, so it is told to the log and not
+ * to the loop; without memory (-ENOMEM) the loop gives a listener a rest. */
+static int server_accepted(struct asyncore_dispatcher *server, int fd, const struct sockaddr *address,
+                           socklen_t length)
 {
     struct echo *echo = malloc(sizeof *echo);
-    int error;
+    int error = echo ? asyncore_dispatcher_with_send_init(&echo->base, &echo_class, server->map) : -ENOMEM;
 
     (void)address, (void)length;
-    if (!echo) {
+    if (error) {
+        free(echo);
         close(fd);
-        return -ENOMEM; /* one of the errors that make a listener pause, not fail */
+        return error;
     }
-    asyncore_dispatcher_with_send_init(&echo->base, &echo_class, server->map);
     error = asyncore_set_socket(&echo->base.base, fd);
     if (error)
         asyncore_log_info(server, "error", "cannot serve a client: %s", asyncore_strerror(error));
@@ -55,7 +57,8 @@ static const struct asyncore_class server_class = {
 };
 
 /* Starts the server in a map. It closes with the map, or by asyncore_fini(server). */
-static int echo_server(struct asyncore_map *map, struct asyncore_dispatcher *server, const char *address, const char *port)
+static int echo_server(struct asyncore_map *map, struct asyncore_dispatcher *server, const char *address,
+                       const char *port)
 {
     int error = asyncore_dispatcher_init(server, &server_class, map);
 
@@ -75,11 +78,10 @@ int main(int argc, char **argv)
     static const struct option options[] = {EXAMPLE_HELP, EXAMPLE_ADDRESS, EXAMPLE_PORT, {0}};
     static const char help[] = "[-l ADDRESS] [-p PORT]\n"
                                "Sends back every byte that a client sends.\n"
-                               "  -l, --address ADDRESS  listen on this address (default 127.0.0.1)\n"
-                               "  -p, --port PORT        and this port (default 8007; 0: one that is free)\n"
-                               "  -h, --help             show this\n"
-                               "SIGINT and SIGTERM end it.\n";
-    struct example e = {.name = "echo_server", .help = help, .options = options, .address = "127.0.0.1", .port = "8007"};
+                               EXAMPLE_SERVER_HELP("8007")
+                               EXAMPLE_HELP_END;
+    struct example e = {
+        .name = "echo_server", .help = help, .options = options, .address = "127.0.0.1", .port = "8007"};
     struct asyncore_dispatcher server;
     struct asyncore_map *map;
 

@@ -77,7 +77,8 @@ static int echo_close(struct asyncore_dispatcher *d)
     struct echo *echo = (struct echo *)d;
     int error = asyncore_error(d);
 
-    asyncore_log_info(d, "info", "handle_close: %s: %s", echo->client, error ? asyncore_strerror(error) : "end of stream");
+    asyncore_log_info(d, "info", "handle_close: %s: %s", echo->client,
+                      error ? asyncore_strerror(error) : "end of stream");
     echo->ended = true;
     if (!error && echo->used > 0)
         return 0; /* echo_write closes after the last byte */
@@ -135,14 +136,14 @@ static bool verify_request(const struct server *server, const struct sockaddr *a
 static int process_request(struct server *server, int fd, const char *client)
 {
     struct echo *echo = calloc(1, sizeof *echo);
-    int error;
+    int error = echo ? asyncore_dispatcher_init(&echo->base, &echo_class, server->base.map) : -ENOMEM;
 
-    if (!echo) {
+    if (error) {
+        free(echo);
         close(fd);
-        return -ENOMEM;
+        return error;
     }
     strcpy(echo->client, client);
-    asyncore_dispatcher_init(&echo->base, &echo_class, server->base.map);
     error = asyncore_set_socket(&echo->base, fd);
     if (error)
         asyncore_log_info(&server->base, "error", "cannot serve %s: %s", client, asyncore_strerror(error));
@@ -195,11 +196,9 @@ int main(int argc, char **argv)
         EXAMPLE_HELP, EXAMPLE_ADDRESS, EXAMPLE_PORT, {"deny", required_argument, NULL, 'd'}, {0}};
     static const char help[] = "[-l ADDRESS] [-p PORT] [-d ADDRESS]...\n"
                                "Sends back every byte that a client sends, and tells every event on stderr.\n"
-                               "  -l, --address ADDRESS  listen on this address (default 127.0.0.1)\n"
-                               "  -p, --port PORT        and this port (default 8007; 0: one that is free)\n"
-                               "  -d, --deny ADDRESS     close connections from this address (again for more, up to 64)\n"
-                               "  -h, --help             show this\n"
-                               "SIGINT and SIGTERM end it.\n";
+                               EXAMPLE_SERVER_HELP("8007")
+                               "  -d, --deny ADDRESS     close connections from this address (may be given again)\n"
+                               EXAMPLE_HELP_END;
     struct example e = {
         .name = "echo_server_logging", .help = help, .options = options, .address = "127.0.0.1", .port = "8007"};
     struct server server = {.denied_count = 0};

@@ -21,6 +21,7 @@
 #include <asynchat.h>
 
 #include "common.h"
+#include "common_http.h"
 
 enum { HEAD_LIMIT = 32 * 1024, BODY_LIMIT = 1024 * 1024, NAME_LIMIT = 256 };
 
@@ -105,74 +106,29 @@ static int refuse(struct client *c, const char *status)
     return answer(c, status, strncmp(status, "405", 3) == 0 ? "Allow: GET, HEAD\r\n" : "", body);
 }
 
-static void escape_html(char *out, const char *text)
-{
-    for (; *text; text++)
-        switch (*text) {
-        case '&': out = stpcpy(out, "&amp;"); break;
-        case '<': out = stpcpy(out, "&lt;"); break;
-        case '>': out = stpcpy(out, "&gt;"); break;
-        case '"': out = stpcpy(out, "&quot;"); break;
-        case '\'': out = stpcpy(out, "&#39;"); break;
-        default: *out++ = *text;
-        }
-    *out = '\0';
-}
-
 static int greet(struct client *c)
 {
     char name[NAME_LIMIT * sizeof "&quot;"], body[sizeof name + 64];
 
-    escape_html(name, c->name);
+    http_escape(name, c->name);
     snprintf(body, sizeof body, "<html>\r\n<body>\r\nHello %s!\r\n</body>\r\n</html>\r\n", name);
     return answer(c, "200 OK", "", body);
 }
 
 /* -- Requests: each function returns the status to refuse with, or NULL -- */
 
-static const char *parse_name(char *name, const char *text)
-{
-    size_t n;
-
-    for (n = 0; *text && *text != '?' && *text != '#'; n++, text++) {
-        unsigned byte = (unsigned char)*text;
-        if (byte == '%') {
-            if (strspn(text + 1, "0123456789abcdefABCDEF") < 2 || sscanf(text + 1, "%2x", &byte) != 1 || byte == 0)
-                return "400 Bad Request";
-            text += 2;
-        } else if (byte <= ' ' || byte == 127) {
-            return "400 Bad Request";
-        }
-        if (n == NAME_LIMIT)
-            return "414 URI Too Long";
-        name[n] = (char)byte;
-    }
-    name[n] = '\0';
-    return NULL;
-}
-
-/* "GET /kongxx HTTP/1.1"; the target may also be a whole URL, as proxies get it. */
 static const char *parse_request(struct client *c, char *line)
 {
-    char *target = strchr(line, ' '), *version = target ? strchr(target + 1, ' ') : NULL;
+    struct http_request request;
+    const char *refusal = http_parse_request(&request, line);
 
-    if (!version || target == line)
-        return "400 Bad Request";
-    *target++ = *version++ = '\0';
-    if (strncmp(version, "HTTP/", 5) != 0 || strspn(version + 5, "0123456789") != 1 || version[6] != '.' ||
-        strspn(version + 7, "0123456789") != 1 || version[8])
-        return "400 Bad Request";
-    if (version[5] != '1')
-        return "505 HTTP Version Not Supported";
-    if (line[strspn(line, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-")])
-        return "400 Bad Request";
-    c->keep_alive = version[7] != '0';
-    c->is_head = strcmp(line, "HEAD") == 0;
-    if (!c->is_head && strcmp(line, "GET") != 0)
+    if (refusal)
+        return refusal;
+    c->keep_alive = request.minor != '0';
+    c->is_head = strcmp(request.method, "HEAD") == 0;
+    if (!c->is_head && strcmp(request.method, "GET") != 0)
         return "405 Method Not Allowed";
-    if (strncasecmp(target, "http://", 7) == 0)
-        target = strchrnul(target + 7, '/');
-    return *target == '/' ? parse_name(c->name, target + 1) : "400 Bad Request";
+    return http_decode_path(request.path, c->name, sizeof c->name);
 }
 
 static const char *parse_header(struct client *c, char *line)
@@ -268,14 +224,14 @@ static const struct asynchat_class client_class = {
 static int server_accepted(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct client *c = calloc(1, sizeof *c);
-    int error;
+    int error = c ? asynchat_init(&c->chat, &client_class, d->map) : -ENOMEM;
 
     (void)address, (void)length;
-    if (!c) {
+    if (error) {
+        free(c);
         close(fd);
-        return -ENOMEM;
+        return error;
     }
-    asynchat_init(&c->chat, &client_class, d->map);
     c->timeout = (uint64_t)((struct server *)d)->timeout * 1000;
     error = asyncore_set_socket(&c->chat.base.base, fd);
     if (!error)
@@ -311,11 +267,9 @@ int main(int argc, char **argv)
         EXAMPLE_HELP, EXAMPLE_ADDRESS, EXAMPLE_PORT, {"timeout", required_argument, NULL, 't'}, {0}};
     static const char help[] = "[-l ADDRESS] [-p PORT] [-t SECONDS]\n"
                                "Answers http://ADDRESS:PORT/NAME with a page that greets NAME.\n"
-                               "  -l, --address ADDRESS  listen on this address (default 127.0.0.1)\n"
-                               "  -p, --port PORT        and this port (default 8008; 0: one that is free)\n"
+                               EXAMPLE_SERVER_HELP("8008")
                                "  -t, --timeout SECONDS  close connections without a request for so long (default 30)\n"
-                               "  -h, --help             show this\n"
-                               "SIGINT and SIGTERM end it.\n";
+                               EXAMPLE_HELP_END;
     struct example e = {.name = "hello_http", .help = help, .options = options, .address = "127.0.0.1", .port = "8008"};
     struct server server = {.timeout = 30};
     struct asyncore_map *map;

@@ -6,8 +6,6 @@
  * Standard output is a channel too, a file_dispatcher: it may be a pipe whose reader is slow. While bytes wait for it
  * the connection does not read, so a body of any size takes no more memory than one turn can receive. When both are
  * closed the loop has no channel left, and ends by itself. */
-#include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +16,7 @@
 #include <asynchat.h>
 
 #include "common.h"
+#include "common_http.h"
 
 enum { HEAD_LIMIT = 256 * 1024 };
 
@@ -27,8 +26,8 @@ struct client {
     struct asynchat chat;
     struct asyncore_file_dispatcher out;
     const struct example *e;
-    const char *url, *target;
-    char host[256], authority[264], port[8];
+    const char *text; /* of the URL */
+    struct http_url url;
     enum state state;
     bool include, chunked, has_length;
     int result; /* main's */
@@ -42,7 +41,7 @@ struct client {
 static int finish(struct client *c, const char *failure)
 {
     if (c->state != DONE && failure) {
-        example_error(c->e, c->url, failure);
+        example_error(c->e, c->text, failure);
         c->result = 1;
     }
     c->state = DONE;
@@ -127,13 +126,8 @@ static int set_state(struct client *c, enum state state, size_t length)
 
 static int take_status(struct client *c, const char *line)
 {
-    if (strncmp(line, "HTTP/1.", 7) != 0 || !isdigit((unsigned char)line[7]) || line[8] != ' ' ||
-        strspn(line + 9, "0123456789") != 3 || line[9] < '1' || (line[12] && line[12] != ' '))
+    if (!http_parse_status(line, c->status, sizeof c->status))
         return finish(c, "the answer is not HTTP");
-    snprintf(c->status, sizeof c->status, "%s", line + 9);
-    for (char *p = c->status; *p; p++) /* it may end on a terminal */
-        if (!isprint((unsigned char)*p))
-            *p = '?';
     c->chunked = c->has_length = false;
     return set_state(c, HEADER, 0);
 }
@@ -173,10 +167,9 @@ static int end_of_head(struct client *c)
 
 static int take_chunk_size(struct client *c, const char *line)
 {
-    size_t digits = strspn(line, "0123456789abcdefABCDEF");
-    size_t size = digits > 0 && digits < 16 ? (size_t)strtoull(line, NULL, 16) : SIZE_MAX;
+    size_t size;
 
-    if (size == SIZE_MAX || !strchr("; \t", line[digits]))
+    if (!http_parse_chunk_size(line, &size))
         return finish(c, "the answer has a bad chunk size");
     return set_state(c, size > 0 ? CHUNK : TRAILER, size);
 }
@@ -251,43 +244,6 @@ static const struct asynchat_class client_class = {
     .found_terminator = client_found,
 };
 
-/* Takes a URL apart; the client is lent its text. Returns what is wrong with it, or NULL. */
-static const char *parse_url(struct client *c, const char *url)
-{
-    const char *host = url + 7, *rest;
-    struct in6_addr ignored;
-    size_t port = 80, n;
-
-    if (strncasecmp(url, "http://", 7) != 0)
-        return "not an http:// URL";
-    for (const char *p = url; *p; p++)
-        if ((unsigned char)*p <= ' ' || *p == 127)
-            return "a URL with a blank or a control character";
-    c->url = url;
-    n = strcspn(host, "/?#");
-    c->target = host + n;
-    if (n >= sizeof c->host)
-        return "a URL with too long a host";
-    snprintf(c->authority, sizeof c->authority, "%.*s", (int)n, host);
-    if (*c->authority == '[') {
-        n = strcspn(c->authority, "]");
-        rest = c->authority + n + 1;
-        snprintf(c->host, sizeof c->host, "%.*s", (int)n - 1, c->authority + 1);
-        if (c->authority[n] != ']' || inet_pton(AF_INET6, c->host, &ignored) != 1)
-            return "a URL with a bad IPv6 address";
-    } else {
-        n = strspn(c->authority, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_");
-        rest = c->authority + n;
-        snprintf(c->host, sizeof c->host, "%.*s", (int)n, c->authority);
-        if (n == 0 || (*rest && *rest != ':'))
-            return "a URL with a bad host";
-    }
-    if (*rest && (*rest != ':' || (rest[1] && !example_number(rest + 1, 65535, &port)) || port == 0))
-        return "a URL with a bad port";
-    snprintf(c->port, sizeof c->port, "%zu", port);
-    return NULL;
-}
-
 /* Begins the request in a map, whose loop ends when the answer is printed. */
 static int http_client(struct asyncore_map *map, struct client *c)
 {
@@ -301,14 +257,14 @@ static int http_client(struct asyncore_map *map, struct client *c)
     if (!error)
         error = asynchat_init(&c->chat, &client_class, map);
     if (!error)
-        error = asyncore_connect(&c->chat.base.base, c->host, c->port);
+        error = asyncore_connect(&c->chat.base.base, c->url.host, c->url.port);
     if (error)
         return error;
     /* All of it goes out together when the connection stands. */
-    asynchat_push_text(&c->chat, *c->target == '/' ? "GET " : "GET /");
-    asynchat_push(&c->chat, c->target, strcspn(c->target, "#"));
+    asynchat_push_text(&c->chat, *c->url.target == '/' ? "GET " : "GET /");
+    asynchat_push(&c->chat, c->url.target, strcspn(c->url.target, "#"));
     asynchat_push_text(&c->chat, " HTTP/1.1\r\nHost: ");
-    asynchat_push_text(&c->chat, c->authority);
+    asynchat_push_text(&c->chat, c->url.authority);
     asynchat_push_text(&c->chat, "\r\nUser-Agent: asyncore\r\nAccept: */*\r\nConnection: close\r\n\r\n");
     return set_state(c, STATUS, 0);
 }
@@ -328,9 +284,10 @@ int main(int argc, char **argv)
 
     while (example_option(&e, argc, argv) == 'i')
         c.include = true;
-    wrong = parse_url(&c, argv[optind]);
+    c.text = argv[optind];
+    wrong = http_parse_url(&c.url, c.text);
     if (wrong)
-        example_usage(&e, wrong, argv[optind]);
+        example_usage(&e, wrong, c.text);
     map = example_map(&e);
     if (!map)
         return 1;
@@ -338,10 +295,10 @@ int main(int argc, char **argv)
     if (!error)
         error = asyncore_loop(map, -1, 0);
     if (error) {
-        example_error(&e, c.url, error < 0 ? asyncore_strerror(error) : "interrupted");
+        example_error(&e, c.text, error < 0 ? asyncore_strerror(error) : "interrupted");
         c.result = 1;
     }
-    asyncore_map_free(map);
+    example_end(map);
     free(c.waiting);
     return c.result;
 }

@@ -219,9 +219,19 @@ static int only_error(struct asyncore_dispatcher *d, unsigned events)
         d->state_ |= S_EOF;
     else if (left < 0 && left != -EAGAIN && left != -EINTR)
         channel_broken(d, (int)left);
-    d->want_ &= (uint16_t)~ASYNCORE_ERROR;
-    channel_interest(d);
     return 0;
+}
+
+/* All but a plain read. A hang-up or an error that neither reading nor writing is going to find would be reported again
+ * and again: who was told once is out of the kernel's set. */
+RARE void channel_serve_rare(struct asyncore_dispatcher *d, unsigned events)
+{
+    if (!settle(d, call(d, handle_event, events)) || !(events & (ASYNCORE_ERROR | ASYNCORE_HANGUP)))
+        return;
+    if (!(d->state_ & S_CONNECTING) && !(mask(d) & (ASYNCORE_READ | ASYNCORE_WRITE))) {
+        d->want_ &= (uint16_t) ~(ASYNCORE_ERROR | ASYNCORE_EXPT);
+        channel_interest(d);
+    }
 }
 
 /* The default order of events. */

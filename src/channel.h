@@ -85,6 +85,7 @@ extern const struct asyncore_class dispatcher_defaults;
 /* channel.c: for the loop */
 bool channel_settle(struct asyncore_dispatcher *d, int result);
 int default_event(struct asyncore_dispatcher *d, unsigned events);
+void channel_serve_rare(struct asyncore_dispatcher *d, unsigned events);
 void channels_ask(struct asyncore_map *map);
 void channels_flush(struct asyncore_map *map);
 void channels_deliver(struct asyncore_map *map);
@@ -141,11 +142,12 @@ HOT bool settle(struct asyncore_dispatcher *d, int result)
 /* `events` are wanted, as far as the watch knows: reading alone needs no second look, whatever else does. */
 HOT void channel_serve(struct asyncore_map *map, struct asyncore_dispatcher *d, unsigned events)
 {
-    begin(d);
+    map->serving = d;
+    map->open = true;
     if (events == ASYNCORE_READ && !(d->state_ & (S_CONNECTING | S_ACCEPTING | S_ASK_READ)) && d->class_->handle_event == default_event)
         settle(d, call(d, handle_read));
     else
-        settle(d, call(d, handle_event, events));
+        channel_serve_rare(d, events);
     map->serving = NULL;
 }
 

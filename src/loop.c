@@ -148,15 +148,30 @@ static void map_destroy(struct asyncore_map *map)
     watches_clear(map);
     map_release(map, map->view);
     map_release(map, map->batch);
+    map_release(map, (void *)(uintptr_t)map->options.name_servers);
     pthread_mutex_destroy(&map->lock);
     map_release(map, map);
+}
+
+/* The map's own copy of a text of the options. */
+static int keep_text(struct asyncore_map *map, const char **text)
+{
+    size_t size = *text != NULL ? strlen(*text) + 1 : 0;
+    char *copy = size != 0 ? map_alloc(map, size) : NULL;
+    if (size != 0 && copy != NULL)
+        memcpy(copy, *text, size);
+    bool failed = size != 0 && copy == NULL;
+    *text = copy;
+    return failed ? -ENOMEM : 0;
 }
 
 static int map_open(struct asyncore_map *map, const struct asyncore_map_options *options)
 {
     int result = options_fill(map, options);
-    if (result < 0)
-        return result;
+    map->options.engine = NULL;
+    int kept = keep_text(map, &map->options.name_servers);
+    if (result < 0 || kept < 0)
+        return result < 0 ? result : kept;
     map->batch = map_alloc(map, BATCH * sizeof *map->batch);
     if (map->batch == NULL)
         return -ENOMEM;
@@ -266,15 +281,22 @@ int asyncore_after_fork(struct asyncore_map *map)
 
 /* -- Turns --------------------------------------------------------------------------------------------------------- */
 
-/* How long the engine may wait: no longer than asked, the nearest timer, and not at all while work is at hand. */
+/* No longer than asked and the nearest timer, which there is. */
+HOT int timer_wait(struct asyncore_map *map, int timeout)
+{
+    uint64_t deadline = map->heap[0].deadline, now = map->clock_read ? map->now : map_now(map);
+    uint64_t ms = deadline <= now ? 0 : (deadline - now + NS_PER_MS - 1) / NS_PER_MS;
+    if (ms >= (unsigned)timeout) /* -1, no bound, is the largest of all */
+        return timeout;
+    return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+/* How long the engine may wait, which is not at all while work is at hand. */
 int wait_time(struct asyncore_map *map, int timeout)
 {
     if (map->work & (WORK_PENDING | WORK_ANSWERED | WORK_POSTED))
         return 0;
-    int64_t timer = timers_wait(map);
-    if (timer < 0 || (timeout >= 0 && timeout < timer))
-        return timeout;
-    return timer > INT_MAX ? INT_MAX : (int)timer;
+    return map->heap_count == 0 ? timeout : timer_wait(map, timeout);
 }
 
 /* Read before the flag falls: whoever wakes the map from then on writes again. */
@@ -283,7 +305,7 @@ RARE void wake_drain(struct asyncore_map *map)
     uint64_t count;
     map->os->read(map->wake_fd, &count, sizeof count, map->os);
     atomic_store(&map->woken, false);
-    map->work |= WORK_POSTED;
+    map->work |= WORK_POSTED | (atomic_load(&map->stopped) ? WORK_STOP : 0);
 }
 
 HOT void dispatch(struct asyncore_map *map, const struct asyncore_event *event)
@@ -303,13 +325,14 @@ HOT void dispatch(struct asyncore_map *map, const struct asyncore_event *event)
 /* The reasons that have not gone: what others posted announces itself by the wake-up. */
 static void work_left(struct asyncore_map *map)
 {
-    map->work = (list_empty(&map->asked) ? 0 : WORK_ASKED) | (list_empty(&map->pending) ? 0 : WORK_PENDING) |
-                (map->dirty < 0 ? 0 : WORK_DIRTY) | (map->work & WORK_REBUILD) | (map->always_count == 0 ? 0 : WORK_ALWAYS) |
-                (map->heap_count == 0 ? 0 : WORK_TIMERS) | (posted_waiting(map) ? WORK_POSTED : 0) |
+    map->work = (map->work & (WORK_REBUILD | WORK_STOP | WORK_TIMERS)) | (list_empty(&map->asked) ? 0 : WORK_ASKED) |
+                (list_empty(&map->pending) ? 0 : WORK_PENDING) | (map->dirty < 0 ? 0 : WORK_DIRTY) |
+                (map->always_count == 0 ? 0 : WORK_ALWAYS) | (posted_waiting(map) ? WORK_POSTED : 0) |
                 (list_empty(&map->answered) ? 0 : WORK_ANSWERED) | (list_empty(&map->dead) ? 0 : WORK_DEAD);
 }
 
-static RARE int before_wait(struct asyncore_map *map)
+/* What is to be done before the wait, and the wait. */
+static RARE int wait_rare(struct asyncore_map *map, int timeout)
 {
     changes_run(map);
     if (map->work & WORK_ASKED)
@@ -318,7 +341,7 @@ static RARE int before_wait(struct asyncore_map *map)
         channels_flush(map);
     int result = map->work & WORK_REBUILD ? watches_rebuild(map) : watches_flush(map);
     work_left(map);
-    return result;
+    return result < 0 ? result : watches_wait(map, wait_time(map, timeout), map->batch, BATCH);
 }
 
 static RARE void after_serving(struct asyncore_map *map)
@@ -328,7 +351,7 @@ static RARE void after_serving(struct asyncore_map *map)
     if (map->work & WORK_ANSWERED)
         lookups_deliver(map);
     if (map->work & (WORK_TIMERS | WORK_POSTED)) {
-        map->clock_read = false; /* handlers may have taken their time */
+        map->clock_read = false;
         if (timers_run(map) > 0)
             map->clock_read = false;
     }
@@ -339,26 +362,32 @@ static RARE void after_serving(struct asyncore_map *map)
     work_left(map);
 }
 
+/* The clock is read after the handlers, which may have taken their time, and serves the next wait as well. */
+HOT bool none_due(struct asyncore_map *map)
+{
+    map->now = map->os->now(map->os);
+    map->clock_read = true;
+    return map->heap[0].deadline > map->now;
+}
+
 HOT int turn(struct asyncore_map *map, int timeout)
 {
     if (map->forks != fork_count)
         return -ECHILD;
-    if (map->work & ~(unsigned)WORK_TIMERS) {
-        int result = before_wait(map);
-        if (result < 0)
-            return result;
-    }
     int count;
-    if (map->work == 0)
+    if (map->work & ~(unsigned)WORK_TIMERS) {
+        count = wait_rare(map, timeout);
+    } else {
+        if (map->work != 0)
+            timeout = timer_wait(map, timeout);
         count = map->engine->wait(map, timeout, map->batch, BATCH);
-    else
-        count = watches_wait(map, wait_time(map, timeout), map->batch, BATCH);
+    }
     map->clock_read = false;
     if (count < 0)
         return count == -EINTR ? 0 : count;
     for (int i = 0; i < count; i++)
         dispatch(map, &map->batch[i]);
-    if (map->work != 0)
+    if (map->work != 0 && !(map->work == WORK_TIMERS && none_due(map)))
         after_serving(map);
     return count;
 }
@@ -396,24 +425,29 @@ static bool idle(struct asyncore_map *map)
     return map->foreground == 0 && !posted_waiting(map) && list_empty(&map->answered);
 }
 
-/* A loop that runs out of turns or channels still destroys what was closed before it began. */
+static bool stop_taken(struct asyncore_map *map)
+{
+    map->work &= ~(unsigned)WORK_STOP;
+    return atomic_exchange(&map->stopped, false);
+}
+
+/* Turns until there is a reason to return; what was closed before the first is destroyed even if there is none. */
 static int serve(struct asyncore_map *map, int timeout, int count)
 {
-    for (int turns = 0;; turns++) {
-        if (atomic_load_explicit(&map->stopped, memory_order_relaxed)) {
-            atomic_store(&map->stopped, false);
-            return 1;
-        }
-        if (count > 0 && turns == count)
-            return 1;
-        if (map->work & WORK_DEAD)
-            channels_reap(map);
-        if (idle(map))
-            return 0;
+    uint64_t left = count > 0 ? (uint64_t)count : UINT64_MAX;
+    if (stop_taken(map))
+        return 1;
+    channels_reap(map);
+    while (!idle(map)) {
         int result = turn(map, timeout);
         if (result < 0)
             return result;
+        if (map->work & WORK_STOP && stop_taken(map))
+            return 1;
+        if (--left == 0)
+            return 1;
     }
+    return 0;
 }
 
 int asyncore_loop(struct asyncore_map *map, int timeout, int count)
@@ -442,7 +476,10 @@ int asyncore_stop(struct asyncore_map *map)
     if (result < 0)
         return result;
     atomic_store(&map->stopped, true);
-    return map_elsewhere(map) ? asyncore_wakeup(map) : 0;
+    if (!map_in_turn(map))
+        return asyncore_wakeup(map);
+    map->work |= WORK_STOP;
+    return 0;
 }
 
 int asyncore_wakeup(struct asyncore_map *map)

@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#define NS_PER_MS 1000000u
 #define BATCH 512            /* events a wait gives at most: those left over come in the next turn */
 #define VIEW_SIZE 65536      /* 8 KiB reads make 64 KiB messages cost three times the CPU (measured) */
 
@@ -31,10 +32,11 @@ enum {
     WORK_DIRTY = 4,
     WORK_REBUILD = 8,
     WORK_ALWAYS = 16,
-    WORK_TIMERS = 32,
+    WORK_TIMERS = 32, /* exactly while the heap is not empty */
     WORK_POSTED = 64, /* somebody woke the map: posted calls, changes of watches */
     WORK_ANSWERED = 128,
-    WORK_DEAD = 256
+    WORK_DEAD = 256,
+    WORK_STOP = 512
 };
 
 /* A slot of the heap keeps its timer's order at hand: sifting does not touch the timers. */
@@ -59,7 +61,7 @@ struct asyncore_map {
     _Atomic(pthread_t) owner;        /* the thread that is in a turn, or 0 */
     pthread_t home;                  /* the default map's thread, or 0 */
     unsigned forks;                  /* fork_count when the map was made or taken over */
-    atomic_bool stopped;
+    atomic_bool stopped;             /* by any thread; this one has WORK_STOP too */
     unsigned work;
     bool clock_read;
     uint64_t now;

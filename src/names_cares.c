@@ -41,8 +41,9 @@ static void sock_state(void *data, ares_socket_t fd, int readable, int writable)
 
 int cares_open(struct names **ret, struct names_client *client, const char *servers, struct os *os)
 {
-    struct ares_options options = {.timeout = TRY_MS, .tries = TRIES, .sock_state_cb = sock_state};
-    int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
+    char lookups[] = "b"; /* DNS alone: /etc/hosts was asked before */
+    struct ares_options options = {.timeout = TRY_MS, .tries = TRIES, .sock_state_cb = sock_state, .lookups = lookups};
+    int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | ARES_OPT_LOOKUPS;
     (void)os;
     pthread_once(&once, library_init);
     struct names *names = library == ARES_SUCCESS ? calloc(1, sizeof *names) : NULL;

@@ -1,5 +1,5 @@
-/* resolve.c: lookups. Numeric hosts are answered at once, names by the resolver of the os layer; either way a lookup ends
- * in map->answered, and its function is called from the loop. The resolver is opened at the first name; its descriptors
+/* resolve.c: lookups. Numeric hosts and those of /etc/hosts are answered at once, other names by the resolver of the os layer;
+ * either way a lookup ends in map->answered, and its function is called from the loop. The resolver is opened at the first name; its descriptors
  * are watches of the map, its deadline a timer in the background. A lookup in flight keeps the loop. */
 #include "address.h"
 #include "map.h"
@@ -111,29 +111,33 @@ void names_restart(struct asyncore_map *map)
 
 /* -- The user's side ------------------------------------------------------------------------------------------------------- */
 
-/* Without a resolver: what /etc/hosts says. */
-static void ask_hosts(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host, int family)
+/* What needs no waiting: a numeric host, or one of /etc/hosts. Whether it was answered. */
+static bool known(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host, int family)
 {
     struct asyncore_address found[8];
-    int count = map->os->hosts(host, family, found, 8, map->os);
-    answer(lookup, count < 0 ? count : 0, found, count < 0 ? 0 : (size_t)count);
+    int count = 1;
+    if (address_numeric(host, found) == 0) {
+        if (family != AF_UNSPEC && found[0].address.ss_family != family)
+            count = 0; /* and no name server knows it better */
+        answer(lookup, 0, found, (size_t)count);
+        return true;
+    }
+    count = map->os->hosts(host, family, found, 8, map->os);
+    if (count > 0 || map->os->names_open == NULL) {
+        answer(lookup, count < 0 ? count : 0, found, count < 0 ? 0 : (size_t)count);
+        return true;
+    }
+    return false;
 }
 
 static int begin(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host, int family)
 {
-    struct asyncore_address numeric;
     int result = 0;
     list_append(&map->lookups, &lookup->link_);
     lookup->flags_ = LOOKUP_ASKED;
     map->foreground++;
-    if (address_numeric(host, &numeric) == 0) {
-        bool other = family != AF_UNSPEC && numeric.address.ss_family != family;
-        answer(lookup, other ? ASYNCORE_ENONAME : 0, &numeric, 1);
-    } else if (map->os->names_open != NULL) {
+    if (!known(map, lookup, host, family))
         result = names_ask(map, lookup, host, family);
-    } else {
-        ask_hosts(map, lookup, host, family);
-    }
     if (result < 0)
         asyncore_resolve_cancel(lookup);
     return result;

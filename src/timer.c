@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define NS_PER_MS 1000000u
 #define DELAY_MAX (UINT64_MAX / 4 / NS_PER_MS) /* ms: 146 years, so that sums do not wrap */
 
 enum { TIMER_BACKGROUND = 1, TIMER_COUNTED = 2 };
@@ -56,6 +55,8 @@ static void heap_remove(struct asyncore_map *map, struct asyncore_timer *timer)
     size_t at = timer->place_ - 1;
     struct heap_slot last = map->heap[--map->heap_count];
     timer->place_ = 0;
+    if (map->heap_count == 0)
+        map->work &= ~(unsigned)WORK_TIMERS;
     if (last.timer == timer)
         return;
     if (at > 0 && before(&last, &map->heap[(at - 1) / 2]))

@@ -209,6 +209,13 @@ START_TEST(a_port_that_nobody_listens_on_is_told_and_does_not_end_the_channel)
     ck_assert_int_eq(p->error, -ECONNREFUSED);
     assert_notes("connect error");
     assert_idle_for(30);
+    server = probe_new(&udp_class, "");
+    ck_assert_int_eq(asyncore_create_socket(&server->base, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq(asyncore_bind(&server->base, "127.0.0.1", port), 0);
+    send_to(server, p, "late", 4);
+    run_until(p->bytes == 4);
+    ck_assert_int_eq((int)asyncore_send(&p->base, "thanks", 6), 6);
+    run_until(server->bytes == 6);
 }
 END_TEST
 

@@ -1,6 +1,7 @@
 """The programs of examples/, tried with what users and peers do to them."""
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -9,7 +10,7 @@ import threading
 import time
 import unittest
 
-from support import (DEADLINE, ProgramTest, binary, connect, free_port, has_ipv6, pattern, poll_until,
+from support import (DEADLINE, WRAPPER, ProgramTest, binary, connect, free_port, has_ipv6, pattern, poll_until,
                      receive, receive_all, reset, sanitized)
 
 ECHO_SERVERS = ("echo_server", "echo_server_logging")
@@ -69,7 +70,9 @@ class CommandLine(ProgramTest):
 
     def test_ports_that_are_none(self):
         for name in SERVERS:
-            for port in ("65536", "-1", "+1", "", "abc", "80x", " 80", "0x50", "99999999999999999999999", "8.5", "http"):
+            for port in (
+                    "65536", "-1", "+1", "", "abc", "80x", " 80", "0x50", "99999999999999999999999", "8.5",
+                    "http"):
                 with self.subTest(name=name, port=port):
                     self.assert_fails(self.run_program(name, "-p", port), 2, name + ": ", "port", ": %s\n" % port)
 
@@ -108,6 +111,21 @@ class CommandLine(ProgramTest):
             self.connect(program)
             self.assertEqual(program.stop(), 0)
 
+    def test_unix_sockets(self):
+        for name in SERVERS:
+            path = os.path.join(self.cwd, name)
+            program = self.start(name, "-l", "unix:" + path, "-p", "0")
+            self.assertEqual(program.read_line(), "%s: listening on unix:%s\n" % (name, path))
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(DEADLINE)
+                client.connect(path)
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                self.assertTrue(client.recv(1))
+            self.assertEqual(program.stop(), 0)  # and that the socket is gone is seen at the end of the test
+            code, _, err = self.run_program(name, "-l", "unix:/nonexistent/socket")
+            self.assertEqual(code, 1)
+            self.assertIn("/nonexistent/socket", err)
+
     def test_address_in_use(self):
         for name in SERVERS:
             with socket.socket() as taken:
@@ -122,7 +140,8 @@ class CommandLine(ProgramTest):
 
     def test_address_of_another_machine(self):
         for name in SERVERS:  # 192.0.2.0/24 is for documents: nobody has it
-            self.assert_fails(self.run_program(name, "-l", "192.0.2.1", "-p", "0"), 1, name + ": ", "192.0.2.1", "assign")
+            result = self.run_program(name, "-l", "192.0.2.1", "-p", "0")
+            self.assert_fails(result, 1, name + ": ", "192.0.2.1", "assign")
 
     def test_address_that_is_none(self):
         for name in SERVERS:
@@ -183,6 +202,54 @@ class Signals(ProgramTest):
         self.assertEqual(receive(client, 10), b"still here")
         self.assert_no_spin(program)
         self.assert_stops(program)
+
+
+class Limits(ProgramTest):
+    """More clients than there are descriptors for."""
+
+    def ask(self, client):
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        self.assertTrue(client.recv(1))
+
+    def test_listener_rests_without_descriptors(self):
+        for name in SERVERS:
+            with self.subTest(name=name):
+                limit = 40 if WRAPPER else 20  # valgrind takes some
+                program = self.serve(
+                    name, "-p", "0", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+                before = program.fds()
+                clients = [connect(program.address) for _ in range(60)]
+                self.ask(clients[0])
+                self.assert_no_spin(program)
+                for client in clients[:-1]:
+                    client.close()
+                self.ask(clients[-1])
+                clients[-1].close()
+                self.assert_fds_return(program, before)
+                self.assertEqual(program.stop(), 0)
+
+    @unittest.skipIf(WRAPPER, "valgrind has a limit of its own")
+    def test_select_serves_as_many_as_it_can(self):
+        count = 1100  # select has room for 1024
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY and hard < 2 * count:
+            self.skipTest("the limit of descriptors is %d" % hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * count, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for name in SERVERS:
+            with self.subTest(name=name):
+                program = self.serve(name, "-p", "0", env={"ASYNCORE_ENGINE": "select"})
+                before = program.fds()
+                clients = [connect(program.address) for _ in range(count)]
+                self.ask(clients[0])
+                for client in clients[1024:]:  # beyond, where none can be served: closed, and told
+                    self.assertEqual(receive_all(client), b"")
+                self.assertIn("cannot serve ", program.errors())
+                for client in clients:
+                    client.close()
+                self.assert_fds_return(program, before)
+                self.ask(self.connect(program))
+                self.assertEqual(program.stop(), 0)
 
 
 class StandardOutput(ProgramTest):
@@ -534,15 +601,18 @@ class Hello(ProgramTest):
         self.assertEqual(headers, got[1])
 
     def test_what_is_no_request(self):
-        for data in (b"GET /x\r\n\r\n", b"GET\r\n\r\n", b"x\r\n", b"GET / HTTP/1.1 \r\n\r\n", b" GET / HTTP/1.1\r\n\r\n",
-                     b"GET  / HTTP/1.1\r\n\r\n", b"GET / HTTP/1\r\n\r\n", b"GET / HTTP/1.\r\n\r\n", b"GET / http/1.1\r\n\r\n",
-                     b"GET / HTTP/11.1\r\n\r\n", b"GET / HTTP/1.10\r\n\r\n", b"GET / HTTP/a.b\r\n\r\n", b"GET / HTTPS/1.1\r\n\r\n",
-                     b"get / HTTP/1.1\r\n\r\n", b"G{T / HTTP/1.1\r\n\r\n", b"GET x HTTP/1.1\r\n\r\n", b"GET * HTTP/1.1\r\n\r\n",
-                     b"GET http://localhost HTTP/1.1\r\n\r\n", b"GET ftp://x/ HTTP/1.1\r\n\r\n", b"GET /%zz HTTP/1.1\r\n\r\n",
-                     b"GET /%4 HTTP/1.1\r\n\r\n", b"GET /% HTTP/1.1\r\n\r\n", b"GET /%00 HTTP/1.1\r\n\r\n", b"GET /a\tb HTTP/1.1\r\n\r\n",
-                     b"GET /%-1 HTTP/1.1\r\n\r\n", b"GET /% 1 HTTP/1.1\r\n\r\n", b"GET /%0x HTTP/1.1\r\n\r\n",
-                     b"GET /a\0b HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\0\r\n\r\n", b"GET /a\rb HTTP/1.1\r\n\r\n", b"\0\r\n", b"\x16\x03\x01\x02\n",
-                     bytes(range(1, 256)) + b"\n"):
+        for data in (
+                b"GET /x\r\n\r\n", b"GET\r\n\r\n", b"x\r\n", b"GET / HTTP/1.1 \r\n\r\n",
+                b" GET / HTTP/1.1\r\n\r\n", b"GET  / HTTP/1.1\r\n\r\n", b"GET / HTTP/1\r\n\r\n",
+                b"GET / HTTP/1.\r\n\r\n", b"GET / http/1.1\r\n\r\n", b"GET / HTTP/11.1\r\n\r\n",
+                b"GET / HTTP/1.10\r\n\r\n", b"GET / HTTP/a.b\r\n\r\n", b"GET / HTTPS/1.1\r\n\r\n",
+                b"get / HTTP/1.1\r\n\r\n", b"G{T / HTTP/1.1\r\n\r\n", b"GET x HTTP/1.1\r\n\r\n",
+                b"GET * HTTP/1.1\r\n\r\n", b"GET http://localhost HTTP/1.1\r\n\r\n",
+                b"GET ftp://x/ HTTP/1.1\r\n\r\n", b"GET /%zz HTTP/1.1\r\n\r\n", b"GET /%4 HTTP/1.1\r\n\r\n",
+                b"GET /% HTTP/1.1\r\n\r\n", b"GET /%00 HTTP/1.1\r\n\r\n", b"GET /a\tb HTTP/1.1\r\n\r\n",
+                b"GET /%-1 HTTP/1.1\r\n\r\n", b"GET /% 1 HTTP/1.1\r\n\r\n", b"GET /%0x HTTP/1.1\r\n\r\n",
+                b"GET /a\0b HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\0\r\n\r\n", b"GET /a\rb HTTP/1.1\r\n\r\n",
+                b"\0\r\n", b"\x16\x03\x01\x02\n", bytes(range(1, 256)) + b"\n"):
             with self.subTest(data=data):
                 self.assert_refused(data, 400)
 
@@ -555,7 +625,9 @@ class Hello(ProgramTest):
                 self.assert_refused(b"GET /x HTTP/1.1\r\n" + line + b"\r\n\r\n", 400)
 
     def test_other_methods(self):
-        for method in (b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH", b"M-SEARCH", b"GETS", b"GE"):
+        for method in (
+                b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH", b"M-SEARCH", b"GETS",
+                b"GE"):
             headers = self.assert_refused(method + b" /x HTTP/1.1\r\nHost: x\r\n\r\n", 405)
             self.assertEqual(headers["allow"], "GET, HEAD")
 
@@ -583,13 +655,15 @@ class Hello(ProgramTest):
 
     def test_bodies_are_skipped(self):
         for body in (b"x", b"GET /no HTTP/1.1\r\n\r\n", b"\r\n", pattern(MEGABYTE)):
-            client = self.send(b"GET /x HTTP/1.1\r\nContent-Length: %d\r\n\r\n%sGET /y HTTP/1.0\r\n\r\n" % (len(body), body))
+            client = self.send(b"GET /x HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body +
+                               b"GET /y HTTP/1.0\r\n\r\n")
             self.assert_greets(self.answer(client), b"x", True)
             self.assert_greets(self.answer(client), b"y", False)
             self.assertEqual(receive_all(client), b"")
 
     def test_same_length_twice(self):
-        self.assert_greets(self.one(b"GET /x HTTP/1.0\r\nContent-Length: 3\r\ncontent-length:3\r\n\r\nabc"), b"x", False)
+        request = b"GET /x HTTP/1.0\r\nContent-Length: 3\r\ncontent-length:3\r\n\r\nabc"
+        self.assert_greets(self.one(request), b"x", False)
 
     def test_body_of_length_zero(self):
         self.assert_greets(self.one(b"GET /x HTTP/1.0\r\nContent-Length: 0\r\n\r\n"), b"x", False)
@@ -600,7 +674,8 @@ class Hello(ProgramTest):
         self.assert_refused(b"GET /x HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MEGABYTE + 1), 413)
 
     def test_chunked_bodies_are_not_mistaken_for_requests(self):
-        self.assert_refused(b"GET /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /y HTTP/1.1\r\n\r\n", 501)
+        body = b"0\r\n\r\nGET /y HTTP/1.1\r\n\r\n"
+        self.assert_refused(b"GET /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + body, 501)
 
     def test_expect_continue(self):
         client = self.send(b"GET /x HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
@@ -634,7 +709,9 @@ class Hello(ProgramTest):
         join()
 
     def test_nothing_is_answered_after_the_last(self):
-        for last, code in ((b"GET /x HTTP/1.0\r\n\r\n", 200), (b"nonsense\r\n\r\n", 400), (b"POST / HTTP/1.1\r\n\r\n", 405)):
+        for last, code in (
+                (b"GET /x HTTP/1.0\r\n\r\n", 200), (b"nonsense\r\n\r\n", 400),
+                (b"POST / HTTP/1.1\r\n\r\n", 405)):
             client = self.send(b"GET /a HTTP/1.1\r\n\r\n" + last + b"GET /b HTTP/1.1\r\n\r\n" * 5000)
             self.assertEqual(self.answer(client)[0], 200)
             self.assertEqual(self.answer(client)[0], code)
@@ -868,14 +945,17 @@ class Client(ProgramTest):
 
     def test_chunked(self):
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        for body in (b"5\r\nhello\r\n0\r\n\r\n", b"1\r\nh\r\n4;name=value\r\nello\r\n0\r\n\r\n",
-                     b"005\r\nhello\r\n000\r\nTrailer: x\r\nOther: y\r\n\r\n", b"5 \r\nhello\r\n0;x\r\n\r\n", b"5\nhello\n0\n\n"):
+        for body in (
+                b"5\r\nhello\r\n0\r\n\r\n", b"1\r\nh\r\n4;name=value\r\nello\r\n0\r\n\r\n",
+                b"005\r\nhello\r\n000\r\nTrailer: x\r\nOther: y\r\n\r\n", b"5 \r\nhello\r\n0;x\r\n\r\n",
+                b"5\nhello\n0\n\n"):
             self.assert_body(b"hello", head + body)
             self.assert_body(b"hello", *single_bytes(head + body))
         self.assert_body(b"", head + b"0\r\n\r\n")
         self.assert_body(b"0\r\n\r\n", head + b"5\r\n0\r\n\r\n\r\n0\r\n\r\n")
         self.assert_body(pattern(0xABCDE), head + b"aBcDe\r\n" + pattern(0xABCDE) + b"\r\n0\r\n\r\n")
-        self.assert_body(b"ab", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\ntransfer-encoding: CHUNKED\r\n\r\n2\r\nab\r\n0\r\n\r\n")
+        both = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\ntransfer-encoding: CHUNKED\r\n\r\n"
+        self.assert_body(b"ab", both + b"2\r\nab\r\n0\r\n\r\n")
 
     def test_include(self):
         head = b"HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -892,8 +972,10 @@ class Client(ProgramTest):
                                    b"HTTP/1.1 200 OK\r\n\r\nhello")
 
     def test_request(self):
-        for path, target in (("", "/"), ("/", "/"), ("/a/b?c=d&e", "/a/b?c=d&e"), ("?x=y", "/?x=y"), ("/a#b", "/a"), ("#b", "/"),
-                             ("/a?b#c?d", "/a?b"), ("/%41", "/%41"), ("//", "//"), ("/?http://x/", "/?http://x/")):
+        for path, target in (
+                ("", "/"), ("/", "/"), ("/a/b?c=d&e", "/a/b?c=d&e"), ("?x=y", "/?x=y"), ("/a#b", "/a"),
+                ("#b", "/"), ("/a?b#c?d", "/a?b"), ("/%41", "/%41"), ("//", "//"),
+                ("/?http://x/", "/?http://x/")):
             self.assert_body(b"", b"HTTP/1.0 200 OK\r\n\r\n", path=path)
             lines = self.peer.request.decode().split("\r\n")
             self.assertEqual(lines[0], "GET %s HTTP/1.1" % target)
@@ -928,16 +1010,20 @@ class Client(ProgramTest):
         self.assert_bad(b"", "ended before", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
         self.assert_bad(b"", "ended before", b"HTTP/1.1 200 OK\r\nContent-Le")
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        for rest, out in ((b"", b""), (b"5", b""), (b"5\r\nhel", b"hel"), (b"5\r\nhello", b"hello"), (b"5\r\nhello\r\n", b"hello"),
-                          (b"5\r\nhello\r\n0\r\n", b"hello"), (b"5\r\nhello\r\n0\r\nT: u\r\n", b"hello")):
+        for rest, out in (
+                (b"", b""), (b"5", b""), (b"5\r\nhel", b"hel"), (b"5\r\nhello", b"hello"),
+                (b"5\r\nhello\r\n", b"hello"), (b"5\r\nhello\r\n0\r\n", b"hello"),
+                (b"5\r\nhello\r\n0\r\nT: u\r\n", b"hello")):
             self.assert_bad(out, "ended before", chunked + rest)
         self.assert_bad(b"", "without an answer")
         self.assert_bad(b"", "without an answer", b"HTTP/1.1 20")
 
     def test_answers_that_are_none(self):
-        for data in (b"hello\r\n\r\n", b"\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 2000 OK\r\n\r\n", b"HTTP/2.0 200 OK\r\n\r\n",
-                     b"HTTP/1.1  200 OK\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 000 x\r\n\r\n", b"HTTP/1.1 200\0\r\n\r\n",
-                     b"HTTP/1.1 20\r\n\r\n", b"<html>" * 5000, b"\0" * 70000):
+        for data in (
+                b"hello\r\n\r\n", b"\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 2000 OK\r\n\r\n",
+                b"HTTP/2.0 200 OK\r\n\r\n", b"HTTP/1.1  200 OK\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n",
+                b"HTTP/1.1 000 x\r\n\r\n", b"HTTP/1.1 200\0\r\n\r\n", b"HTTP/1.1 20\r\n\r\n", b"<html>" * 5000,
+                b"\0" * 70000):
             self.assert_bad(b"", "not HTTP", data)
         self.assert_bad(b"", "no header", b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n")
         self.assert_bad(b"", "too long", b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70000 + b"\r\n\r\n")
@@ -947,7 +1033,9 @@ class Client(ProgramTest):
             self.assert_bad(b"", "Content-Length", b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\nhello")
         self.assert_bad(b"", "transfer encoding", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n")
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        for size in (b"\r\n", b"x\r\n", b"-1\r\nx\r\n", b"5x\r\nhello\r\n", b" 5\r\nhello\r\n", b"fffffffffffffffff\r\n", b"0x5\r\nhello\r\n"):
+        for size in (
+                b"\r\n", b"x\r\n", b"-1\r\nx\r\n", b"5x\r\nhello\r\n", b" 5\r\nhello\r\n",
+                b"fffffffffffffffff\r\n", b"0x5\r\nhello\r\n"):
             self.assert_bad(b"", "chunk size", chunked + size)
         self.assert_bad(b"hello", "chunk of another size", chunked + b"5\r\nhello!\r\n0\r\n\r\n")
         self.assert_bad(b"", "too long", chunked + b"1" * 70000)
@@ -967,15 +1055,19 @@ class Client(ProgramTest):
             self.assert_fails(self.run_program("http_client", url), 1, "http_client: " + url, "refused")
 
     def test_name_that_does_not_exist(self):
-        self.assert_fails(self.run_program("http_client", "http://nosuch.invalid/"), 1, "http_client: http://nosuch.invalid/: ")
+        url = "http://nosuch.invalid/"
+        self.assert_fails(self.run_program("http_client", url), 1, "http_client: %s: " % url)
 
     def test_bad_urls(self):
-        for url in ("", "/", "127.0.0.1", "https://127.0.0.1/", "ftp://x/", "http:/127.0.0.1/", "http://", "http:///x", "http://:80/",
-                    "http://127.0.0.1:x/", "http://127.0.0.1:65536/", "http://127.0.0.1:0/", "http://127.0.0.1:-1/",
-                    "http://127.0.0.1:99999999999999999999/", "http://127.0.0.1:80:80/", "http://user@127.0.0.1/", "http://[::1/",
-                    "http://[127.0.0.1]/", "http://[]/", "http://[::1]x/", "http://[::1]:x/", "http://::1/", "http://a b/",
-                    "http://[unix:/tmp/x]/", "http://unix:x", "http://*/", "http://" + "x" * 5000 + "/", "http://127.0.0.1/a b",
-                    "http://127.0.0.1/\r\nX: y", "http://127.0.0.1/\x7f", "http://[" + "1:" * 200 + "]/"):
+        for url in (
+                "", "/", "127.0.0.1", "https://127.0.0.1/", "ftp://x/", "http:/127.0.0.1/", "http://",
+                "http:///x", "http://:80/", "http://127.0.0.1:x/", "http://127.0.0.1:65536/",
+                "http://127.0.0.1:0/", "http://127.0.0.1:-1/", "http://127.0.0.1:99999999999999999999/",
+                "http://127.0.0.1:80:80/", "http://user@127.0.0.1/", "http://[::1/", "http://[127.0.0.1]/",
+                "http://[]/", "http://[::1]x/", "http://[::1]:x/", "http://::1/", "http://a b/",
+                "http://[unix:/tmp/x]/", "http://unix:x", "http://*/", "http://" + "x" * 5000 + "/",
+                "http://127.0.0.1/a b", "http://127.0.0.1/\r\nX: y", "http://127.0.0.1/\x7f",
+                "http://[" + "1:" * 200 + "]/"):
             with self.subTest(url=url):
                 result = self.run_program("http_client", url)
                 self.assertEqual((result[0], result[1]), (2, b""), result)

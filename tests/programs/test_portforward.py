@@ -122,6 +122,7 @@ class ForwardTest(ProgramTest):
         client = self.connect(program or self.program)
         accepted, _ = (server or self.server).accept()
         accepted.settimeout(DEADLINE)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.addCleanup(accepted.close)
         return client, accepted
 
@@ -199,6 +200,26 @@ class Bytes(ForwardTest):
             self.exchange(client, server, b"%064d" % i)
         client.close()
         server.close()
+        self.finish()
+
+    def test_small_writes_do_not_wait(self):
+        """With Nagle's algorithm on either end the second write waits for the first one's delayed acknowledgement."""
+        self.start_forward()
+        ends = self.both_ends()
+        for a, b in (ends, ends[::-1]):
+            times = []
+            for _ in range(31):
+                start = time.monotonic()
+                a.sendall(b"head")
+                self.assertEqual(receive(b, 4), b"head")
+                a.sendall(b"body")
+                self.assertEqual(receive(b, 4), b"body")
+                times.append(time.monotonic() - start)
+                b.sendall(b"answer")
+                self.assertEqual(receive(a, 6), b"answer")
+            self.assertLess(sorted(times)[15], 0.03)
+        for s in ends:
+            s.close()
         self.finish()
 
     def test_server_speaks_first(self):
