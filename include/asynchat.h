@@ -47,7 +47,8 @@ struct asynchat_class {
 };
 
 #define asynchat_init(c, cls, map) asynchat_init_(c, cls, map, sizeof *(c), sizeof *(cls), ASYNCORE_ABI)
-ASYNCORE_API int asynchat_init_(struct asynchat *c, const struct asynchat_class *cls, struct asyncore_map *map, size_t size, size_t class_size, unsigned abi);
+ASYNCORE_API int asynchat_init_(struct asynchat *c, const struct asynchat_class *cls, struct asyncore_map *map,
+                                size_t size, size_t class_size, unsigned abi);
 
 /* The parent's version of a slot: asynchat_super(c, &mine)->found_terminator(c). */
 ASYNCORE_API const struct asynchat_class *asynchat_super(const struct asynchat *c, const struct asynchat_class *mine);
@@ -65,14 +66,16 @@ ASYNCORE_API void asynchat_set_limit(struct asynchat *c, size_t limit);
  * close_when_done or when the channel is closed. push_ref: as asyncore_send_ref. */
 ASYNCORE_API int asynchat_push(struct asynchat *c, const void *data, size_t n);
 ASYNCORE_API int asynchat_push_text(struct asynchat *c, const char *text);
-ASYNCORE_API int asynchat_push_ref(struct asynchat *c, const void *data, size_t n, void (*release)(void *arg), void *arg);
+ASYNCORE_API int asynchat_push_ref(struct asynchat *c, const void *data, size_t n, void (*release)(void *arg),
+                                   void *arg);
 
 /* Yields data when the queue has come to it. */
 struct asynchat_producer {
     /* > 0: *data has so many bytes, which stay until the next call of more or release; 0: no more;
      * negative: the channel fails with it. */
     ssize_t (*more)(struct asynchat_producer *p, const void **data);
-    void (*release)(struct asynchat_producer *p); /* done with it, or dropped; may be NULL. Calls none of the library. */
+    void (*release)(
+        struct asynchat_producer *p); /* done with it, or dropped; may be NULL. Calls none of the library. */
 };
 ASYNCORE_API int asynchat_push_with_producer(struct asynchat *c, struct asynchat_producer *p);
 
@@ -82,7 +85,8 @@ struct asynchat_simple_producer {
     const unsigned char *data_;
     size_t left_, piece_;
 };
-ASYNCORE_API void asynchat_simple_producer_init(struct asynchat_simple_producer *p, const void *data, size_t n, size_t piece);
+ASYNCORE_API void asynchat_simple_producer_init(struct asynchat_simple_producer *p, const void *data, size_t n,
+                                                size_t piece);
 
 /* When all that was pushed is sent: handle_close, whose default closes. */
 ASYNCORE_API int asynchat_close_when_done(struct asynchat *c);

@@ -41,10 +41,10 @@ extern "C" {
 #endif
 
 #define ASYNCORE_VERSION "0.1.0"
-#define ASYNCORE_ABI 1u /* moves with the soname */
+#define ASYNCORE_ABI     1u /* moves with the soname */
 
 #if defined(__GNUC__)
-#define ASYNCORE_API __attribute__((visibility("default")))
+#define ASYNCORE_API                 __attribute__((visibility("default")))
 #define ASYNCORE_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
 #define ASYNCORE_API
@@ -63,18 +63,18 @@ enum {
 
 /* The library's own errors; they lie below every errno (Linux: 1 to 4095). */
 enum asyncore_error_code {
-    ASYNCORE_ENONAME = -5001,    /* the name does not exist, or has no address of the family */
+    ASYNCORE_ENONAME = -5001,     /* the name does not exist, or has no address of the family */
     ASYNCORE_ENAMESERVER = -5002, /* no name server answered; worth another try later */
-    ASYNCORE_EHOST = -5003,      /* the text is no address, and a name is not allowed here */
-    ASYNCORE_EPORT = -5004,      /* the text is no port from 0 to 65535 */
-    ASYNCHAT_ELIMIT = -5010      /* the peer sent more than the limit without a terminator */
+    ASYNCORE_EHOST = -5003,       /* the text is no address, and a name is not allowed here */
+    ASYNCORE_EPORT = -5004,       /* the text is no port from 0 to 65535 */
+    ASYNCHAT_ELIMIT = -5010       /* the peer sent more than the limit without a terminator */
 };
 
 struct asyncore_map;
 struct asyncore_dispatcher;
 struct asyncore_timer;
 
-/* -- Classes ------------------------------------------------------------------------------------------ */
+/* -- Classes -- */
 
 /* 256 bytes for the life of the soname. Every slot may be NULL: then it is the parent's. */
 struct asyncore_class {
@@ -83,10 +83,10 @@ struct asyncore_class {
 
     /* Handlers, in the order in which one channel gets them in one turn. */
     int (*handle_connect)(struct asyncore_dispatcher *d); /* once, before the first read or write; default: nothing */
-    int (*handle_expt)(struct asyncore_dispatcher *d);    /* an urgent byte; default: logs. EXPT is wanted if this is set */
-    int (*handle_read)(struct asyncore_dispatcher *d);    /* bytes, the end, or an error: recv tells which */
-    int (*handle_write)(struct asyncore_dispatcher *d);   /* room to send */
-    int (*handle_accept)(struct asyncore_dispatcher *d);  /* a listener: default accepts and calls handle_accepted */
+    int (*handle_expt)(struct asyncore_dispatcher *d);    /* an urgent byte: wanted if this is set; default: logs */
+    int (*handle_read)(struct asyncore_dispatcher *d);   /* bytes, the end, or an error: recv tells which */
+    int (*handle_write)(struct asyncore_dispatcher *d);  /* room to send */
+    int (*handle_accept)(struct asyncore_dispatcher *d); /* a listener: default accepts and calls handle_accepted */
     /* A client came. Owns fd from here on, failure included. `address` is gone after the call. A negative result is
      * that client's failure, not the listener's: it is logged. Default: closes fd. */
     int (*handle_accepted)(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length);
@@ -126,23 +126,26 @@ struct asyncore_class {
 ASYNCORE_API void asyncore_destroy_free(struct asyncore_dispatcher *d);
 
 /* The parent's version of a slot: asyncore_super(d, &mine)->handle_close(d). Every slot of the result is set. */
-ASYNCORE_API const struct asyncore_class *asyncore_super(const struct asyncore_dispatcher *d, const struct asyncore_class *mine);
+ASYNCORE_API const struct asyncore_class *asyncore_super(const struct asyncore_dispatcher *d,
+                                                         const struct asyncore_class *mine);
 
-/* -- Maps and the loop ---------------------------------------------------------------------------------- */
+/* -- Maps and the loop -- */
 
 /* Zero in any member means the default. */
 struct asyncore_map_options {
-    const char *engine;           /* "epoll", "poll", "select"; default: $ASYNCORE_ENGINE, else epoll */
-    const char *name_servers;     /* "127.0.0.1:5353,[::1]:53"; default: the system's */
-    unsigned accepts_per_turn;    /* 64: a storm of clients must not starve the connected ones */
-    unsigned timers_per_turn;     /* 1024: nor may timers that come due all at once */
-    unsigned accept_pause;        /* 100 ms: how long a listener rests when descriptors or memory ran out */
+    const char *engine;        /* "epoll", "poll", "select"; default: $ASYNCORE_ENGINE, else epoll */
+    const char *name_servers;  /* "127.0.0.1:5353,[::1]:53"; default: the system's */
+    unsigned accepts_per_turn; /* 64: a storm of clients must not starve the connected ones */
+    unsigned timers_per_turn;  /* 1024: nor may timers that come due all at once */
+    unsigned accept_pause;     /* 100 ms: how long a listener rests when descriptors or memory ran out */
     void *reserved[8];
 };
 
 /* Makes a map. -EINVAL: no such engine. */
-#define asyncore_map_new(ret, options) asyncore_map_new_(ret, options, sizeof(struct asyncore_map_options), ASYNCORE_ABI)
-ASYNCORE_API int asyncore_map_new_(struct asyncore_map **ret, const struct asyncore_map_options *options, size_t size, unsigned abi);
+#define asyncore_map_new(ret, options)                                                                                 \
+    asyncore_map_new_(ret, options, sizeof(struct asyncore_map_options), ASYNCORE_ABI)
+ASYNCORE_API int asyncore_map_new_(struct asyncore_map **ret, const struct asyncore_map_options *options, size_t size,
+                                   unsigned abi);
 
 /* Closes and destroys what is in the map, forgets timers and lookups (they are not called), frees it.
  * -EBUSY within a turn. NULL frees the default map; the next use makes a new one. */
@@ -184,13 +187,13 @@ ASYNCORE_API int asyncore_after_fork(struct asyncore_map *map);
 /* Where log and log_info go; `type` is "log", "info", "warning" or "error". None by default. */
 typedef void (*asyncore_log_fn)(void *arg, const char *type, const char *message);
 ASYNCORE_API int asyncore_set_log(struct asyncore_map *map, asyncore_log_fn log, void *arg);
-ASYNCORE_API void asyncore_log_stderr(void *arg, const char *type, const char *message); /* a ready-made one: "type: message" */
+ASYNCORE_API void asyncore_log_stderr(void *arg, const char *type, const char *message); /* "type: message" */
 
-ASYNCORE_API const char *asyncore_strerror(int error);   /* error: negative; the text is static */
-ASYNCORE_API const char *asyncore_features(void);        /* "epoll poll select c-ares": what this build has */
+ASYNCORE_API const char *asyncore_strerror(int error); /* error: negative; the text is static */
+ASYNCORE_API const char *asyncore_features(void);      /* "epoll poll select c-ares": what this build has */
 ASYNCORE_API const char *asyncore_version(void);
 
-/* -- dispatcher ----------------------------------------------------------------------------------------- */
+/* -- dispatcher -- */
 
 struct asyncore_link_ { /* private: a place in one of the map's lists */
     struct asyncore_link_ *next, *prev;
@@ -213,9 +216,10 @@ struct asyncore_dispatcher {
 
 /* Every init is first of all: the struct may hold anything before. It takes no socket yet. -EINVAL: the
  * program was compiled against another version's structs. */
-#define asyncore_dispatcher_init(d, cls, map) asyncore_dispatcher_init_(d, cls, map, sizeof *(d), sizeof *(cls), ASYNCORE_ABI)
-ASYNCORE_API int asyncore_dispatcher_init_(struct asyncore_dispatcher *d, const struct asyncore_class *cls, struct asyncore_map *map,
-                                           size_t size, size_t class_size, unsigned abi);
+#define asyncore_dispatcher_init(d, cls, map)                                                                          \
+    asyncore_dispatcher_init_(d, cls, map, sizeof *(d), sizeof *(cls), ASYNCORE_ABI)
+ASYNCORE_API int asyncore_dispatcher_init_(struct asyncore_dispatcher *d, const struct asyncore_class *cls,
+                                           struct asyncore_map *map, size_t size, size_t class_size, unsigned abi);
 
 /* Makes a socket (non-blocking, close-on-exec) and adds the channel to its map. AF_UNSPEC: when the address
  * is known, in bind or connect. -EEXIST if the channel has one already. */
@@ -244,7 +248,8 @@ ASYNCORE_API int asyncore_set_reuse_addr(struct asyncore_dispatcher *d);
 /* Binds. host: a numeric address, a name of /etc/hosts, "" or "*" for any, "unix:/path", "unix:@abstract";
  * port: a number, ignored for unix. ASYNCORE_EHOST, ASYNCORE_EPORT, -EADDRINUSE, ... */
 ASYNCORE_API int asyncore_bind(struct asyncore_dispatcher *d, const char *host, const char *port);
-ASYNCORE_API int asyncore_bind_sockaddr(struct asyncore_dispatcher *d, const struct sockaddr *address, socklen_t length);
+ASYNCORE_API int asyncore_bind_sockaddr(struct asyncore_dispatcher *d, const struct sockaddr *address,
+                                        socklen_t length);
 ASYNCORE_API int asyncore_listen(struct asyncore_dispatcher *d, int backlog);
 
 /* A client's descriptor (non-blocking, close-on-exec), -EAGAIN when none waits. address may be NULL.
@@ -255,7 +260,8 @@ ASYNCORE_API int asyncore_accept(struct asyncore_dispatcher *d, struct sockaddr_
  * each; the last error is reported. 0: under way, handle_connect or handle_error will tell, even where the
  * kernel knows at once. Negative: the arguments are wrong, and nothing was begun. host as for bind. */
 ASYNCORE_API int asyncore_connect(struct asyncore_dispatcher *d, const char *host, const char *port);
-ASYNCORE_API int asyncore_connect_sockaddr(struct asyncore_dispatcher *d, const struct sockaddr *address, socklen_t length);
+ASYNCORE_API int asyncore_connect_sockaddr(struct asyncore_dispatcher *d, const struct sockaddr *address,
+                                           socklen_t length);
 
 /* recv: > 0 bytes, 0 the end of the stream, -EAGAIN nothing yet, or an error. The end is latched: read
  * interest is dropped and handle_close called after your handler. recv_view lends the map's buffer (64 KiB)
@@ -269,12 +275,16 @@ ASYNCORE_API ssize_t asyncore_recv_view(struct asyncore_dispatcher *d, const voi
 ASYNCORE_API ssize_t asyncore_send(struct asyncore_dispatcher *d, const void *data, size_t size);
 
 /* Datagrams. recvfrom's 0 is an empty datagram. */
-ASYNCORE_API ssize_t asyncore_sendto(struct asyncore_dispatcher *d, const void *data, size_t size, const struct sockaddr *address, socklen_t length);
-ASYNCORE_API ssize_t asyncore_recvfrom(struct asyncore_dispatcher *d, void *data, size_t size, struct sockaddr_storage *address, socklen_t *length);
+ASYNCORE_API ssize_t asyncore_sendto(struct asyncore_dispatcher *d, const void *data, size_t size,
+                                     const struct sockaddr *address, socklen_t length);
+ASYNCORE_API ssize_t asyncore_recvfrom(struct asyncore_dispatcher *d, void *data, size_t size,
+                                       struct sockaddr_storage *address, socklen_t *length);
 
 ASYNCORE_API int asyncore_shutdown(struct asyncore_dispatcher *d, int how); /* SHUT_RD, SHUT_WR, SHUT_RDWR */
-ASYNCORE_API int asyncore_setsockopt(struct asyncore_dispatcher *d, int level, int option, const void *value, socklen_t length);
-ASYNCORE_API int asyncore_getsockopt(struct asyncore_dispatcher *d, int level, int option, void *value, socklen_t *length);
+ASYNCORE_API int asyncore_setsockopt(struct asyncore_dispatcher *d, int level, int option, const void *value,
+                                     socklen_t length);
+ASYNCORE_API int asyncore_getsockopt(struct asyncore_dispatcher *d, int level, int option, void *value,
+                                     socklen_t *length);
 ASYNCORE_API int asyncore_sockname(struct asyncore_dispatcher *d, struct sockaddr_storage *address, socklen_t *length);
 ASYNCORE_API int asyncore_peername(struct asyncore_dispatcher *d, struct sockaddr_storage *address, socklen_t *length);
 
@@ -305,9 +315,10 @@ ASYNCORE_API int asyncore_close(struct asyncore_dispatcher *d);
 ASYNCORE_API int asyncore_fini(struct asyncore_dispatcher *d);
 
 ASYNCORE_API void asyncore_log(struct asyncore_dispatcher *d, const char *format, ...) ASYNCORE_PRINTF(2, 3);
-ASYNCORE_API void asyncore_log_info(struct asyncore_dispatcher *d, const char *type, const char *format, ...) ASYNCORE_PRINTF(3, 4);
+ASYNCORE_API void asyncore_log_info(struct asyncore_dispatcher *d, const char *type, const char *format, ...)
+    ASYNCORE_PRINTF(3, 4);
 
-/* -- dispatcher_with_send -------------------------------------------------------------------------------- */
+/* -- dispatcher_with_send -- */
 
 /* 160 bytes for the life of the soname. */
 struct asyncore_dispatcher_with_send {
@@ -317,10 +328,11 @@ struct asyncore_dispatcher_with_send {
     void *marks_;
 };
 
-#define asyncore_dispatcher_with_send_init(s, cls, map) \
+#define asyncore_dispatcher_with_send_init(s, cls, map)                                                                \
     asyncore_dispatcher_with_send_init_(s, cls, map, sizeof *(s), sizeof *(cls), ASYNCORE_ABI)
-ASYNCORE_API int asyncore_dispatcher_with_send_init_(struct asyncore_dispatcher_with_send *s, const struct asyncore_class *cls,
-                                                     struct asyncore_map *map, size_t size, size_t class_size, unsigned abi);
+ASYNCORE_API int asyncore_dispatcher_with_send_init_(struct asyncore_dispatcher_with_send *s,
+                                                     const struct asyncore_class *cls, struct asyncore_map *map,
+                                                     size_t size, size_t class_size, unsigned abi);
 
 /* Past `high` queued bytes the channel stops reading until `low`; past `limit` nothing more is taken.
  * Defaults: 128 KiB, 256 KiB, 16 MiB. -EINVAL unless low < high <= limit. */
@@ -329,9 +341,10 @@ ASYNCORE_API size_t asyncore_queued(const struct asyncore_dispatcher_with_send *
 
 /* As asyncore_send, without a copy: `data` must stay until release(arg) is called (may be NULL), when it was
  * sent or dropped. On failure it is not called. release runs in the library: it must call none of it. */
-ASYNCORE_API ssize_t asyncore_send_ref(struct asyncore_dispatcher_with_send *s, const void *data, size_t size, void (*release)(void *arg), void *arg);
+ASYNCORE_API ssize_t asyncore_send_ref(struct asyncore_dispatcher_with_send *s, const void *data, size_t size,
+                                       void (*release)(void *arg), void *arg);
 
-/* -- file_dispatcher: pipes, FIFOs, terminals, regular files (always ready) ------------------------------- */
+/* -- file_dispatcher: pipes, FIFOs, terminals, regular files (always ready) -- */
 
 struct asyncore_file_dispatcher { /* 144 bytes */
     struct asyncore_dispatcher base;
@@ -339,14 +352,15 @@ struct asyncore_file_dispatcher { /* 144 bytes */
     int reserved_[3];
 };
 
-#define asyncore_file_dispatcher_init(f, cls, map) asyncore_file_dispatcher_init_(f, cls, map, sizeof *(f), sizeof *(cls), ASYNCORE_ABI)
-ASYNCORE_API int asyncore_file_dispatcher_init_(struct asyncore_file_dispatcher *f, const struct asyncore_class *cls, struct asyncore_map *map,
-                                                size_t size, size_t class_size, unsigned abi);
+#define asyncore_file_dispatcher_init(f, cls, map)                                                                     \
+    asyncore_file_dispatcher_init_(f, cls, map, sizeof *(f), sizeof *(cls), ASYNCORE_ABI)
+ASYNCORE_API int asyncore_file_dispatcher_init_(struct asyncore_file_dispatcher *f, const struct asyncore_class *cls,
+                                                struct asyncore_map *map, size_t size, size_t class_size, unsigned abi);
 
 /* As set_socket, for a descriptor that is no socket. Its flags (O_NONBLOCK) are restored when it is closed. */
 ASYNCORE_API int asyncore_set_file(struct asyncore_file_dispatcher *f, int fd);
 
-/* -- Timers ----------------------------------------------------------------------------------------------- */
+/* -- Timers -- */
 
 typedef void (*asyncore_timer_fn)(struct asyncore_timer *timer, void *arg);
 
@@ -363,8 +377,10 @@ struct asyncore_timer { /* 80 bytes; zero it before its first use */
 /* Calls fn(timer, arg) from the loop after, and never before, so many milliseconds, once or again and again
  * (every: without drift; times that passed unserved are left out). A pending timer is set anew. Timers run in the
  * order of their deadlines, equal ones in the order of these calls. fn may set, cancel and free its timer. */
-ASYNCORE_API int asyncore_call_later(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds, asyncore_timer_fn fn, void *arg);
-ASYNCORE_API int asyncore_call_every(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds, asyncore_timer_fn fn, void *arg);
+ASYNCORE_API int asyncore_call_later(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds,
+                                     asyncore_timer_fn fn, void *arg);
+ASYNCORE_API int asyncore_call_every(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds,
+                                     asyncore_timer_fn fn, void *arg);
 ASYNCORE_API void asyncore_cancel(struct asyncore_timer *timer); /* not pending: nothing */
 ASYNCORE_API int asyncore_pending(const struct asyncore_timer *timer);
 ASYNCORE_API void asyncore_timer_set_background(struct asyncore_timer *timer, int on);
@@ -374,7 +390,7 @@ ASYNCORE_API int asyncore_call_soon_threadsafe(struct asyncore_map *map, void (*
 /* Any thread, and signal handlers: the wait in progress, or else the next one, ends at once. */
 ASYNCORE_API int asyncore_wakeup(struct asyncore_map *map);
 
-/* -- Signals as channels ------------------------------------------------------------------------------------ */
+/* -- Signals as channels -- */
 
 struct asyncore_signal { /* 160 bytes */
     struct asyncore_dispatcher base;
@@ -388,11 +404,13 @@ struct asyncore_signal { /* 160 bytes */
 /* fn(signal, number, arg) is called from the loop when the signal came. It is blocked for the calling thread
  * until the channel is closed (start threads afterwards: they inherit that). A channel like any other: close
  * or fini it, and set it to the background if it should not keep the loop. */
-#define asyncore_signal_init(signal, map, number, fn, arg) asyncore_signal_init_(signal, map, number, fn, arg, sizeof *(signal), ASYNCORE_ABI)
+#define asyncore_signal_init(signal, map, number, fn, arg)                                                             \
+    asyncore_signal_init_(signal, map, number, fn, arg, sizeof *(signal), ASYNCORE_ABI)
 ASYNCORE_API int asyncore_signal_init_(struct asyncore_signal *signal, struct asyncore_map *map, int number,
-                                       void (*fn)(struct asyncore_signal *signal, int number, void *arg), void *arg, size_t size, unsigned abi);
+                                       void (*fn)(struct asyncore_signal *signal, int number, void *arg), void *arg,
+                                       size_t size, unsigned abi);
 
-/* -- Names and addresses --------------------------------------------------------------------------------------- */
+/* -- Names and addresses -- */
 
 struct asyncore_address {
     struct sockaddr_storage address;
@@ -402,7 +420,8 @@ struct asyncore_address {
 
 struct asyncore_lookup;
 /* error 0: `count` addresses in the order to try them in, gone after the call. */
-typedef void (*asyncore_lookup_fn)(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses, size_t count, void *arg);
+typedef void (*asyncore_lookup_fn)(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses,
+                                   size_t count, void *arg);
 
 struct asyncore_lookup { /* 96 bytes; zero it before its first use */
     struct asyncore_map *map_;
@@ -419,16 +438,17 @@ struct asyncore_lookup { /* 96 bytes; zero it before its first use */
 /* Looks host up without blocking and calls fn from the loop, never from within this call. family: AF_UNSPEC,
  * AF_INET or AF_INET6. -EALREADY if the lookup is in flight. Cancelled: fn is not called. Without c-ares
  * (asyncore_features) only numeric addresses and /etc/hosts are known. */
-ASYNCORE_API int asyncore_resolve(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host, const char *port, int family,
-                                  asyncore_lookup_fn fn, void *arg);
+ASYNCORE_API int asyncore_resolve(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host,
+                                  const char *port, int family, asyncore_lookup_fn fn, void *arg);
 ASYNCORE_API void asyncore_resolve_cancel(struct asyncore_lookup *lookup);
 
 /* Text to address without any lookup ("" or "*": any IPv4 address; unix:...), and back as "192.0.2.1:80",
  * "[::1]:80", "unix:/path". text returns its length, cut to size; size 128 holds any of them. */
-ASYNCORE_API int asyncore_parse_address(const char *host, const char *port, struct sockaddr_storage *address, socklen_t *length);
+ASYNCORE_API int asyncore_parse_address(const char *host, const char *port, struct sockaddr_storage *address,
+                                        socklen_t *length);
 ASYNCORE_API int asyncore_address_text(const struct sockaddr *address, socklen_t length, char *text, size_t size);
 
-/* -- Bare watches: for embedders and bindings that have their own objects and their own order of calls -------------- */
+/* -- Bare watches: for embedders and bindings that have their own objects and their own order of calls -- */
 
 struct asyncore_event {
     void *owner;

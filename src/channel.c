@@ -1,21 +1,21 @@
 /* channel.c: the dispatcher: what it wants, how its handlers are called, and how it ends.
  *
- * INTEREST is a function of the state (mask), computed anew whenever something that it depends on changes and handed to
- * the watch: connecting waits for WRITE, a listener for READ, everybody else for what was asked with
- * asyncore_want() or said by the predicates, less what can no longer come: input after the end of the stream, input while a
- * queue is past its high mark, anything after a fatal error.
+ * INTEREST is a function of the state (mask), computed anew whenever something that it depends on changes and handed
+ * to the watch: connecting waits for WRITE, a listener for READ, everybody else for what was asked with
+ * asyncore_want() or said by the predicates, less what can no longer come: input after the end of the stream, input
+ * while a queue is past its high mark, anything after a fatal error.
  *
- * AFTER EVERY HANDLER the loop settles what became of the channel, in settle() and nowhere else: a negative result, an
- * error or an end that recv or send recorded (S_BROKEN, S_EOF), is told by handle_error or handle_close, once. What is
- * recorded outside the channel's own handlers puts it into map->pending (S_TELL), and is settled from there.
+ * AFTER EVERY HANDLER the loop settles what became of the channel, in settle() and nowhere else: a negative result,
+ * an error or an end that recv or send recorded (S_BROKEN, S_EOF), is told by handle_error or handle_close, once.
+ * What is recorded outside the channel's own handlers puts it into map->pending (S_TELL), and is settled from there.
  *
  * A FAILED SEND is not the end while input may still come: the peer may have answered before it went away. It is
- * recorded (S_SEND_FAILED), and becomes the channel's error when recv finds the end. (A socket reports its error once:
- * after send had it, recv just gives 0.)
+ * recorded (S_SEND_FAILED), and becomes the channel's error when recv finds the end. (A socket reports its error
+ * once: after send had it, recv just gives 0.)
  *
- * CLOSING takes the channel out of every list and the engine, and closes the descriptor, at once; only destroy waits, in
- * map->dead, for the end of the turn. The memory of a channel therefore outlives its own handlers, and fini(), which
- * gives it back at once, is refused there. */
+ * CLOSING takes the channel out of every list and the engine, and closes the descriptor, at once; only destroy
+ * waits, in map->dead, for the end of the turn. The memory of a channel therefore outlives its own handlers, and
+ * fini(), which gives it back at once, is refused there. */
 #include "channel.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -25,20 +25,21 @@
 
 _Static_assert(sizeof(struct asyncore_dispatcher) == 128, "part of the ABI");
 _Static_assert(sizeof(struct watch) == 32, "an idle descriptor's cost");
-_Static_assert(ASYNCORE_READ == POLLIN && ASYNCORE_EXPT == POLLPRI && ASYNCORE_WRITE == POLLOUT && ASYNCORE_ERROR == POLLERR &&
-                   ASYNCORE_HANGUP == POLLHUP,
+_Static_assert(ASYNCORE_READ == POLLIN && ASYNCORE_EXPT == POLLPRI && ASYNCORE_WRITE == POLLOUT &&
+                   ASYNCORE_ERROR == POLLERR && ASYNCORE_HANGUP == POLLHUP,
                "the masks are the kernel's");
-_Static_assert(POLLIN == EPOLLIN && POLLPRI == EPOLLPRI && POLLOUT == EPOLLOUT && POLLERR == EPOLLERR && POLLHUP == EPOLLHUP,
+_Static_assert(POLLIN == EPOLLIN && POLLPRI == EPOLLPRI && POLLOUT == EPOLLOUT && POLLERR == EPOLLERR &&
+                   POLLHUP == EPOLLHUP,
                "and epoll's are poll's");
 
 /* Errors that mean that the peer is gone: handle_close has all there is to say. */
 static bool disconnected(int error)
 {
-    return error == -ECONNRESET || error == -ENOTCONN || error == -ESHUTDOWN || error == -ECONNABORTED || error == -EPIPE ||
-           error == -EBADF;
+    return error == -ECONNRESET || error == -ENOTCONN || error == -ESHUTDOWN || error == -ECONNABORTED ||
+           error == -EPIPE || error == -EBADF;
 }
 
-/* -- Interest --------------------------------------------------------------------------------------------------- */
+/* -- Interest -- */
 
 static unsigned mask(const struct asyncore_dispatcher *d)
 {
@@ -55,7 +56,8 @@ static unsigned mask(const struct asyncore_dispatcher *d)
     if (s & S_ACCEPTING)
         return s & S_RESTING ? 0 : wanted & ASYNCORE_READ;
     if (s & S_BUFFERED)
-        wanted = (wanted & ~(unsigned)ASYNCORE_WRITE) | (with_send((struct asyncore_dispatcher *)d)->head_ ? ASYNCORE_WRITE : 0);
+        wanted = (wanted & ~(unsigned)ASYNCORE_WRITE) |
+                 (with_send((struct asyncore_dispatcher *)d)->head_ ? ASYNCORE_WRITE : 0);
     if (s & S_ASK_WRITE)
         wanted = (wanted & ~(unsigned)ASYNCORE_WRITE) | (s & S_SAYS_WRITE ? ASYNCORE_WRITE : 0);
     if (s & (S_EOF | S_PAUSED))
@@ -107,7 +109,7 @@ unsigned asyncore_wanted(const struct asyncore_dispatcher *d)
     return d->want_;
 }
 
-/* -- The pending list ---------------------------------------------------------------------------------------------- */
+/* -- The pending list -- */
 
 void channel_pend(struct asyncore_dispatcher *d, uint32_t why)
 {
@@ -142,7 +144,7 @@ int asyncore_ready(struct asyncore_dispatcher *d)
     return 0;
 }
 
-/* -- Serving --------------------------------------------------------------------------------------------------------- */
+/* -- Serving -- */
 
 /* handle_close for an error, or handle_error; who fails there too is closed. */
 static void tell_error(struct asyncore_dispatcher *d, int error)
@@ -198,8 +200,8 @@ RARE bool channel_settle(struct asyncore_dispatcher *d, int result)
     return map->open;
 }
 
-/* An error or a hang-up, and neither reading nor writing is wanted. Bytes that are still to be read are not overtaken by
- * a hang-up: the channel leaves the kernel's set, and finds the end when it reads. */
+/* An error or a hang-up, and neither reading nor writing is wanted. Bytes that are still to be read are not
+ * overtaken by a hang-up: the channel leaves the kernel's set, and finds the end when it reads. */
 static int only_error(struct asyncore_dispatcher *d, unsigned events)
 {
     struct os *os = d->map->os;
@@ -222,8 +224,8 @@ static int only_error(struct asyncore_dispatcher *d, unsigned events)
     return 0;
 }
 
-/* All but a plain read. A hang-up or an error that neither reading nor writing is going to find would be reported again
- * and again: who was told once is out of the kernel's set. */
+/* All but a plain read. A hang-up or an error that neither reading nor writing is going to find would be reported
+ * again and again: who was told once is out of the kernel's set. */
 RARE void channel_serve_rare(struct asyncore_dispatcher *d, unsigned events)
 {
     if (!settle(d, call(d, handle_event, events)) || !(events & (ASYNCORE_ERROR | ASYNCORE_HANGUP)))
@@ -329,7 +331,7 @@ void channels_deliver(struct asyncore_map *map)
     map->serving = NULL;
 }
 
-/* -- Joining and leaving the map --------------------------------------------------------------------------------------- */
+/* -- Joining and leaving the map -- */
 
 int channel_usable(const struct asyncore_dispatcher *d)
 {
@@ -388,7 +390,8 @@ static void leave(struct asyncore_dispatcher *d)
         map->open = false;
 }
 
-int channel_init(struct asyncore_dispatcher *d, const struct asyncore_class *cls, const struct class_root *root, struct asyncore_map *map)
+int channel_init(struct asyncore_dispatcher *d, const struct asyncore_class *cls, const struct class_root *root,
+                 struct asyncore_map *map)
 {
     const struct asyncore_class *table;
     int result = map_get(&map);
@@ -412,8 +415,8 @@ int channel_init(struct asyncore_dispatcher *d, const struct asyncore_class *cls
     return 0;
 }
 
-int asyncore_dispatcher_init_(struct asyncore_dispatcher *d, const struct asyncore_class *cls, struct asyncore_map *map, size_t size,
-                              size_t class_size, unsigned abi)
+int asyncore_dispatcher_init_(struct asyncore_dispatcher *d, const struct asyncore_class *cls, struct asyncore_map *map,
+                              size_t size, size_t class_size, unsigned abi)
 {
     if (size != sizeof *d || class_size != sizeof *cls || abi != ASYNCORE_ABI)
         return -EINVAL;
@@ -502,7 +505,7 @@ void asyncore_set_background(struct asyncore_dispatcher *d, int on)
     d->map->foreground += on ? (size_t)-1 : 1;
 }
 
-/* -- Ends -------------------------------------------------------------------------------------------------------------- */
+/* -- Ends -- */
 
 /* All but destroy. */
 static void end(struct asyncore_dispatcher *d)
@@ -588,7 +591,7 @@ void channels_clear(struct asyncore_map *map)
     classes_clear(map);
 }
 
-/* -- Listeners without descriptors ---------------------------------------------------------------------------------------- */
+/* -- Listeners without descriptors -- */
 
 void channels_wake(struct asyncore_map *map)
 {
@@ -621,7 +624,7 @@ void channel_rest(struct asyncore_dispatcher *d)
     }
 }
 
-/* -- Idle timeouts: traffic stores a time stamp, and the timer looks whether it is old enough ------------------------------- */
+/* -- Idle timeouts: traffic stores a time stamp, and the timer looks whether it is old enough -- */
 
 int channel_extra(struct asyncore_dispatcher *d, struct extra **ret)
 {
@@ -682,7 +685,7 @@ int asyncore_set_idle_timeout(struct asyncore_dispatcher *d, unsigned millisecon
     return result;
 }
 
-/* -- What it is ------------------------------------------------------------------------------------------------------------- */
+/* -- What it is -- */
 
 int asyncore_error(const struct asyncore_dispatcher *d)
 {
@@ -709,8 +712,9 @@ static const char *status(const struct asyncore_dispatcher *d)
     static const struct {
         uint32_t bit;
         const char *name;
-    } names[] = {{S_BROKEN, "broken"},        {S_RESTING, "resting"}, {S_ACCEPTING, "accepting"}, {S_LOOKUP, "looking up"},
-                 {S_CONNECTING, "connecting"}, {S_EOF, "ended"},       {S_CONNECTED, "connected"}};
+    } names[] = {{S_BROKEN, "broken"},      {S_RESTING, "resting"},       {S_ACCEPTING, "accepting"},
+                 {S_LOOKUP, "looking up"},  {S_CONNECTING, "connecting"}, {S_EOF, "ended"},
+                 {S_CONNECTED, "connected"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (d->state_ & names[i].bit)
             return names[i].name;
@@ -723,14 +727,15 @@ void channels_dump(struct asyncore_map *map, void (*line)(void *arg, const char 
     for (link_t *link = map->all.next; link != &map->all; link = link->next) {
         struct asyncore_dispatcher *d = owner_of(link, struct asyncore_dispatcher, all_);
         struct watch *w = d->fd >= 0 ? watch_at(map, d->fd) : NULL;
-        snprintf(text, sizeof text, "channel %s fd %d: %s, wanted 0x%x registered 0x%x%s%s, queued %zu, error %d", d->class_->name, d->fd,
-                 status(d), w ? w->wanted : 0, w ? w->registered : 0, d->state_ & S_BACKGROUND ? ", background" : "",
-                 d->state_ & S_PAUSED ? ", paused" : "", d->state_ & S_BUFFERED ? with_send(d)->queued_ : 0, d->error_);
+        snprintf(text, sizeof text, "channel %s fd %d: %s, wanted 0x%x registered 0x%x%s%s, queued %zu, error %d",
+                 d->class_->name, d->fd, status(d), w ? w->wanted : 0, w ? w->registered : 0,
+                 d->state_ & S_BACKGROUND ? ", background" : "", d->state_ & S_PAUSED ? ", paused" : "",
+                 d->state_ & S_BUFFERED ? with_send(d)->queued_ : 0, d->error_);
         line(arg, text);
     }
 }
 
-/* -- Logging, and the rest of the base class ---------------------------------------------------------------------------------- */
+/* -- Logging, and the rest of the base class -- */
 
 static void default_log(struct asyncore_dispatcher *d, const char *message)
 {

@@ -8,39 +8,39 @@
 
 /* Bits of state_. */
 enum {
-    S_ADDED = 1u << 0,       /* in the map: it is in map->all */
+    S_ADDED = 1u << 0, /* in the map: it is in map->all */
     S_CONNECTED = 1u << 1,
     S_CONNECTING = 1u << 2,
     S_ACCEPTING = 1u << 3,
-    S_EOF = 1u << 4,         /* recv gave 0 */
-    S_EOF_TOLD = 1u << 5,    /* and handle_close was called for it */
-    S_BROKEN = 1u << 6,      /* error_ is the socket's: nothing more can come of it */
+    S_EOF = 1u << 4,      /* recv gave 0 */
+    S_EOF_TOLD = 1u << 5, /* and handle_close was called for it */
+    S_BROKEN = 1u << 6,   /* error_ is the socket's: nothing more can come of it */
     S_BROKEN_TOLD = 1u << 7,
     S_SEND_FAILED = 1u << 8, /* error_ is send's; what was received before it is still read */
     S_DONE = 1u << 9,        /* close_when_done has come to its end */
     S_BACKGROUND = 1u << 10,
     S_BORROWED = 1u << 11,
-    S_DYING = 1u << 12,      /* closed, destroy to come */
-    S_ASK_READ = 1u << 13,   /* the class has readable */
+    S_DYING = 1u << 12,    /* closed, destroy to come */
+    S_ASK_READ = 1u << 13, /* the class has readable */
     S_ASK_WRITE = 1u << 14,
-    S_MORE = 1u << 15,       /* more follows what is being sent: MSG_MORE itself */
+    S_MORE = 1u << 15, /* more follows what is being sent: MSG_MORE itself */
     S_SAYS_WRITE = 1u << 16,
-    S_BUFFERED = 1u << 17,   /* a dispatcher_with_send */
-    S_PAUSED = 1u << 18,     /* its queue is past the high mark */
+    S_BUFFERED = 1u << 17, /* a dispatcher_with_send */
+    S_PAUSED = 1u << 18,   /* its queue is past the high mark */
     S_CLOSE_WHEN_SENT = 1u << 19,
-    S_SAYS_READ = 1u << 20,  /* what they said */
-    S_REUSE = 1u << 21,      /* set_reuse_addr, for sockets still to be made */
-    S_IDLE = 1u << 22,       /* has an idle timeout */
-    S_RESTING = 1u << 23,    /* a listener without descriptors to give */
-    S_COUNTED = 1u << 24,    /* in map->foreground */
-    S_NO_SOCKET = 1u << 25,  /* a file: no shutdown, no socket options */
+    S_SAYS_READ = 1u << 20, /* what they said */
+    S_REUSE = 1u << 21,     /* set_reuse_addr, for sockets still to be made */
+    S_IDLE = 1u << 22,      /* has an idle timeout */
+    S_RESTING = 1u << 23,   /* a listener without descriptors to give */
+    S_COUNTED = 1u << 24,   /* in map->foreground */
+    S_NO_SOCKET = 1u << 25, /* a file: no shutdown, no socket options */
 
     /* Why it is in map->pending. */
-    S_READY = 1u << 26,      /* asyncore_ready */
-    S_FLUSH = 1u << 27,      /* queued output has not been tried */
-    S_TELL = 1u << 28,       /* something to settle outside its own handler */
+    S_READY = 1u << 26, /* asyncore_ready */
+    S_FLUSH = 1u << 27, /* queued output has not been tried */
+    S_TELL = 1u << 28,  /* something to settle outside its own handler */
 
-    S_LOOKUP = 1u << 29,     /* connecting, and its name is looked up */
+    S_LOOKUP = 1u << 29, /* connecting, and its name is looked up */
 
     /* What its class is, and a new socket in the same struct keeps. */
     S_CLASS = S_BACKGROUND | S_ASK_READ | S_ASK_WRITE | S_BUFFERED | S_NO_SOCKET,
@@ -94,7 +94,8 @@ void channels_clear(struct asyncore_map *map);
 void channels_dump(struct asyncore_map *map, void (*line)(void *arg, const char *text), void *arg);
 
 /* channel.c: for the other classes */
-int channel_init(struct asyncore_dispatcher *d, const struct asyncore_class *cls, const struct class_root *root, struct asyncore_map *map);
+int channel_init(struct asyncore_dispatcher *d, const struct asyncore_class *cls, const struct class_root *root,
+                 struct asyncore_map *map);
 int channel_attach(struct asyncore_dispatcher *d, int fd); /* fd joins the map as this channel's */
 void channel_detach(struct asyncore_dispatcher *d);        /* and leaves it, open or not */
 int channel_take(struct asyncore_dispatcher *d, int fd);   /* set_socket and set_file */
@@ -144,7 +145,8 @@ HOT void channel_serve(struct asyncore_map *map, struct asyncore_dispatcher *d, 
 {
     map->serving = d;
     map->open = true;
-    if (events == ASYNCORE_READ && !(d->state_ & (S_CONNECTING | S_ACCEPTING | S_ASK_READ)) && d->class_->handle_event == default_event)
+    if (events == ASYNCORE_READ && !(d->state_ & (S_CONNECTING | S_ACCEPTING | S_ASK_READ)) &&
+        d->class_->handle_event == default_event)
         settle(d, call(d, handle_read));
     else
         channel_serve_rare(d, events);

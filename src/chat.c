@@ -1,25 +1,31 @@
 /* chat.c: async_chat: input cut at terminators.
  *
- * What a read gives is looked at where it lies, in the map's buffer, and handed to collect_incoming_data without a copy.
- * Bytes are kept (input_) only when the read ended in what may be the beginning of the terminator, or when the queue of
- * output passed its high mark: then the rest of the input waits until the peer has taken what it was sent. What is kept
- * is put before the next read's bytes.
+ * What a read gives is looked at where it lies, in the map's buffer, and handed to collect_incoming_data without a
+ * copy. Bytes are kept (input_) only when the read ended in what may be the beginning of the terminator, or when the
+ * queue of output passed its high mark: then the rest of the input waits until the peer has taken what it was sent.
+ * What is kept is put before the next read's bytes.
  *
- * The bound on what is collected counts bytes since the last terminator, wherever the reads were cut: as much as the limit
- * is handed over, and then the channel fails with ASYNCHAT_ELIMIT. */
+ * The bound on what is collected counts bytes since the last terminator, wherever the reads were cut: as much as the
+ * limit is handed over, and then the channel fails with ASYNCHAT_ELIMIT. */
 #include "queue.h"
 #include <errno.h>
 #include <string.h>
 
-#define COLLECT_DEFAULT 65536
+#define COLLECT_DEFAULT   65536
 #define INLINE_TERMINATOR sizeof((struct asynchat *)0)->terminator_.bytes
-#define PIECE_DEFAULT 512
+#define PIECE_DEFAULT     512
 
 _Static_assert(sizeof(struct asynchat) == 256, "part of the ABI");
 _Static_assert(sizeof(struct asynchat_class) == 320, "part of the ABI");
 
-enum { TERMINATOR_NONE, TERMINATOR_BYTES, TERMINATOR_LENGTH };
-enum { CHAT_DISCARD = 1 }; /* discard_buffers was called while input is being split */
+enum {
+    TERMINATOR_NONE,
+    TERMINATOR_BYTES,
+    TERMINATOR_LENGTH
+};
+enum {
+    CHAT_DISCARD = 1
+}; /* discard_buffers was called while input is being split */
 
 struct input {
     size_t begin, end;
@@ -36,7 +42,7 @@ static const struct asynchat_class *class_of(const struct asynchat *c)
     return (const struct asynchat_class *)c->base.base.class_;
 }
 
-/* -- Terminators ---------------------------------------------------------------------------------------------------------- */
+/* -- Terminators -- */
 
 static const void *terminator(const struct asynchat *c)
 {
@@ -115,7 +121,7 @@ ssize_t asynchat_find(const void *data, size_t n, const void *terminator, size_t
     return -1;
 }
 
-/* -- Splitting --------------------------------------------------------------------------------------------------------------- */
+/* -- Splitting -- */
 
 static bool goes_on(const struct asynchat *c)
 {
@@ -280,7 +286,7 @@ static int chat_read(struct asyncore_dispatcher *d)
     return n == 0 ? chat_ended(c) : (int)n;
 }
 
-/* -- Output -------------------------------------------------------------------------------------------------------------------- */
+/* -- Output -- */
 
 static int pushed(struct asynchat *c)
 {
@@ -352,7 +358,7 @@ void asynchat_simple_producer_init(struct asynchat_simple_producer *p, const voi
     *p = (struct asynchat_simple_producer){{simple_more, NULL}, data, n, piece != 0 ? piece : PIECE_DEFAULT};
 }
 
-/* -- The class -------------------------------------------------------------------------------------------------------------------- */
+/* -- The class -- */
 
 static int default_collect(struct asynchat *c, const void *data, size_t n)
 {
@@ -378,15 +384,18 @@ static void chat_release(struct asyncore_dispatcher *d, bool closing)
 }
 
 static const struct asynchat_class chat_class = {
-    .base = {.name = "async_chat", .handle_read = chat_read, .handle_write = with_send_write, .handle_close = with_send_close},
+    .base = {.name = "async_chat",
+             .handle_read = chat_read,
+             .handle_write = with_send_write,
+             .handle_close = with_send_close},
     .collect_incoming_data = default_collect,
     .found_terminator = default_found,
 };
 
 static const struct class_root chat_root = {&chat_class.base, sizeof chat_class, S_BUFFERED, chat_release};
 
-int asynchat_init_(struct asynchat *c, const struct asynchat_class *cls, struct asyncore_map *map, size_t size, size_t class_size,
-                   unsigned abi)
+int asynchat_init_(struct asynchat *c, const struct asynchat_class *cls, struct asyncore_map *map, size_t size,
+                   size_t class_size, unsigned abi)
 {
     if (size != sizeof *c || class_size != sizeof *cls || abi != ASYNCORE_ABI)
         return -EINVAL;

@@ -1,19 +1,20 @@
 /* class.c: classes resolved into tables without holes.
  *
  * For each class that a channel is made with, the map keeps one table in which every slot is the class's own or the
- * nearest ancestor's, down to the library's base class: an inherited slot costs nothing per call. Ancestors get tables
- * of their own at the same time, so that asyncore_super() only looks one up. */
+ * nearest ancestor's, down to the library's base class: an inherited slot costs nothing per call. Ancestors get
+ * tables of their own at the same time, so that asyncore_super() only looks one up. */
 #include "channel.h"
 #include "map.h"
 #include <errno.h>
 #include <string.h>
 
-#define DEPTH 16 /* ancestors: a longer chain is a circle */
-#define SLOTS_MAX 64
+#define DEPTH      16 /* ancestors: a longer chain is a circle */
+#define SLOTS_MAX  64
 #define FIRST_SLOT 2 /* after name and parent */
 
 _Static_assert(sizeof(struct asyncore_class) == 256, "part of the ABI");
-_Static_assert(offsetof(struct asyncore_class, handle_connect) == FIRST_SLOT * sizeof(void *), "name and parent come first");
+_Static_assert(offsetof(struct asyncore_class, handle_connect) == FIRST_SLOT * sizeof(void *),
+               "name and parent come first");
 
 struct resolved {
     struct resolved *next;

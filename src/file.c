@@ -1,6 +1,6 @@
 /* file.c: file_dispatcher: a channel of a descriptor that is no socket: read(2) and write(2) for recv and send. The
- * descriptor's flags are put back when it is closed: O_NONBLOCK belongs to the open file, and on a terminal that is the
- * user's shell's too. */
+ * descriptor's flags are put back when it is closed: O_NONBLOCK belongs to the open file, and on a terminal that is
+ * the user's shell's too. */
 #include "channel.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -39,8 +39,8 @@ static const struct asyncore_class file_class = {
 
 static const struct class_root file_root = {&file_class, sizeof file_class, S_NO_SOCKET, file_release};
 
-int asyncore_file_dispatcher_init_(struct asyncore_file_dispatcher *f, const struct asyncore_class *cls, struct asyncore_map *map, size_t size,
-                                   size_t class_size, unsigned abi)
+int asyncore_file_dispatcher_init_(struct asyncore_file_dispatcher *f, const struct asyncore_class *cls,
+                                   struct asyncore_map *map, size_t size, size_t class_size, unsigned abi)
 {
     if (size != sizeof *f || class_size != sizeof *cls || abi != ASYNCORE_ABI)
         return -EINVAL;

@@ -6,12 +6,12 @@
 #include "asyncore.h"
 
 /* For the few functions that every message passes: what is rare stays out of their way, and of their registers. */
-#define HOT static inline __attribute__((always_inline))
+#define HOT  static inline __attribute__((always_inline))
 #define RARE __attribute__((noinline))
 
 typedef struct asyncore_link_ link_t;
 
-#define owner_of(link, type, member) ((type *)(void *)((char *)(link) - offsetof(type, member)))
+#define owner_of(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))
 
 static inline void list_init(link_t *head)
 {

@@ -81,7 +81,7 @@ uint64_t map_now(struct asyncore_map *map)
     return map->now;
 }
 
-/* -- Making and freeing ---------------------------------------------------------------------------------------- */
+/* -- Making and freeing -- */
 
 static int options_fill(struct asyncore_map *map, const struct asyncore_map_options *options)
 {
@@ -279,7 +279,7 @@ int asyncore_after_fork(struct asyncore_map *map)
     return result < 0 ? result : wake_open(map);
 }
 
-/* -- Turns --------------------------------------------------------------------------------------------------------- */
+/* -- Turns -- */
 
 /* No longer than asked and the nearest timer, which there is. */
 HOT int timer_wait(struct asyncore_map *map, int timeout)
@@ -550,7 +550,7 @@ int asyncore_map_fd(struct asyncore_map *map)
     return map->outer;
 }
 
-/* -- Odds and ends -------------------------------------------------------------------------------------------------- */
+/* -- Odds and ends -- */
 
 const char *asyncore_map_engine(struct asyncore_map *map)
 {
@@ -619,15 +619,17 @@ int asyncore_dump(struct asyncore_map *map, void (*line)(void *arg, const char *
     if (result < 0)
         return result;
     snprintf(text, sizeof text, "map: engine %s, foreground %zu, timers %zu%s%s", map->engine->name, map->foreground,
-             map->heap_count, map->bare != 0 ? ", bare watches" : "", list_empty(&map->lookups) ? "" : ", lookups in flight");
+             map->heap_count, map->bare != 0 ? ", bare watches" : "",
+             list_empty(&map->lookups) ? "" : ", lookups in flight");
     line(arg, text);
     for (size_t page = 0; page < map->page_count; page++)
         for (int i = 0; map->pages[page] != NULL && i < PAGE_WATCHES; i++) {
             struct watch *w = &map->pages[page]->watches[i];
             if (w->kind != WATCH_BARE && w->kind != WATCH_NAMES)
                 continue;
-            snprintf(text, sizeof text, "%s fd %d: wanted 0x%x registered 0x%x", w->kind == WATCH_BARE ? "watch" : "resolver",
-                     (int)page * PAGE_WATCHES + i, w->wanted, w->registered);
+            snprintf(text, sizeof text, "%s fd %d: wanted 0x%x registered 0x%x",
+                     w->kind == WATCH_BARE ? "watch" : "resolver", (int)page * PAGE_WATCHES + i, w->wanted,
+                     w->registered);
             line(arg, text);
         }
     channels_dump(map, line, arg);

@@ -16,16 +16,16 @@
 #include <stdbool.h>
 
 #define NS_PER_MS 1000000u
-#define BATCH 512            /* events a wait gives at most: those left over come in the next turn */
-#define VIEW_SIZE 65536      /* 8 KiB reads make 64 KiB messages cost three times the CPU (measured) */
+#define BATCH     512   /* events a wait gives at most: those left over come in the next turn */
+#define VIEW_SIZE 65536 /* 8 KiB reads make 64 KiB messages cost three times the CPU (measured) */
 
 struct change;
 struct engine;
 struct page;
 struct resolved;
 
-/* What a turn has to do besides waiting and serving; map->work is 0 in the turns that a fast server lives on. A bit is
- * set where its reason arises and found out of date, if so, by work_left() in loop.c. */
+/* What a turn has to do besides waiting and serving; map->work is 0 in the turns that a fast server lives on. A bit
+ * is set where its reason arises and found out of date, if so, by work_left() in loop.c. */
 enum {
     WORK_ASKED = 1,
     WORK_PENDING = 2,
@@ -57,11 +57,11 @@ struct asyncore_map {
     struct asyncore_map_options options;
 
     /* The turn in hand. */
-    pthread_mutex_t lock;            /* guards owner's changes and posted */
-    _Atomic(pthread_t) owner;        /* the thread that is in a turn, or 0 */
-    pthread_t home;                  /* the default map's thread, or 0 */
-    unsigned forks;                  /* fork_count when the map was made or taken over */
-    atomic_bool stopped;             /* by any thread; this one has WORK_STOP too */
+    pthread_mutex_t lock;     /* guards owner's changes and posted */
+    _Atomic(pthread_t) owner; /* the thread that is in a turn, or 0 */
+    pthread_t home;           /* the default map's thread, or 0 */
+    unsigned forks;           /* fork_count when the map was made or taken over */
+    atomic_bool stopped;      /* by any thread; this one has WORK_STOP too */
     unsigned work;
     bool clock_read;
     uint64_t now;
@@ -73,23 +73,23 @@ struct asyncore_map {
     /* Watches: a page vector indexed by descriptor, and those whose wanted mask may differ from the registered. */
     struct page **pages;
     size_t page_count;
-    int dirty;                       /* first descriptor of the list, or -1 */
-    int *always;                     /* descriptors that the engine refuses: always ready */
+    int dirty;   /* first descriptor of the list, or -1 */
+    int *always; /* descriptors that the engine refuses: always ready */
     size_t always_count, always_room;
-    size_t bare;                     /* how many bare watches */
-    struct change *changes;          /* by other threads, oldest first, under the lock */
+    size_t bare;            /* how many bare watches */
+    struct change *changes; /* by other threads, oldest first, under the lock */
     atomic_bool changed;
 
     /* The engine's own. */
-    int set;                         /* epoll */
-    void *events;                    /* epoll: what the kernel fills; poll: the pollfds; select: the sets */
+    int set;      /* epoll */
+    void *events; /* epoll: what the kernel fills; poll: the pollfds; select: the sets */
     size_t event_count, event_room;
-    size_t turn;                     /* where to begin looking, so that no descriptor starves */
+    size_t turn; /* where to begin looking, so that no descriptor starves */
 
     /* Channels. */
     link_t all, asked, pending, resting, dead;
     struct resolved *classes;
-    void *view;                      /* recv_view's buffer, or NULL while it is lent to a queue */
+    void *view; /* recv_view's buffer, or NULL while it is lent to a queue */
 
     /* What runs later. */
     struct heap_slot *heap;
@@ -114,7 +114,7 @@ struct asyncore_map {
 };
 
 /* loop.c */
-int map_get(struct asyncore_map **map); /* NULL to the default map; -EPERM, -ECHILD, -ENOMEM */
+int map_get(struct asyncore_map **map);     /* NULL to the default map; -EPERM, -ECHILD, -ENOMEM */
 int map_get_any(struct asyncore_map **map); /* the same for any thread */
 int map_enter(struct asyncore_map *map);
 void map_leave(struct asyncore_map *map);
@@ -122,7 +122,7 @@ bool map_in_turn(struct asyncore_map *map);   /* of this thread */
 bool map_elsewhere(struct asyncore_map *map); /* in a turn of another thread */
 int map_forked(struct asyncore_map *map);     /* 0 or -ECHILD */
 uint64_t map_now(struct asyncore_map *map);
-void map_touched(struct asyncore_map *map); /* something changed that an outer loop waits for */
+void map_touched(struct asyncore_map *map);  /* something changed that an outer loop waits for */
 void outer_follow(struct asyncore_map *map); /* the engine has a new set */
 int wait_time(struct asyncore_map *map, int timeout);
 void wake_drain(struct asyncore_map *map);
@@ -132,7 +132,8 @@ int map_new_on(struct asyncore_map **ret, struct os *os, const struct asyncore_m
 void timers_init(struct asyncore_map *map);
 void timers_clear(struct asyncore_map *map);
 int timers_run(struct asyncore_map *map);
-int timer_set_ns(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t delay, uint64_t period, asyncore_timer_fn fn, void *arg);
+int timer_set_ns(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t delay, uint64_t period,
+                 asyncore_timer_fn fn, void *arg);
 int64_t timers_wait(struct asyncore_map *map); /* ms, rounded up; -1: none */
 bool posted_waiting(struct asyncore_map *map);
 

@@ -1,6 +1,6 @@
-/* names_cares.c: names by c-ares, behind os_linux. One channel of c-ares a map. c-ares tells which sockets it waits for
- * and calls back with the answer, possibly within the call that asks; a question that was cancelled stays in c-ares
- * until it ends, with nobody to tell. */
+/* names_cares.c: names by c-ares, behind os_linux. One channel of c-ares a map. c-ares tells which sockets it waits
+ * for and calls back with the answer, possibly within the call that asks; a question that was cancelled stays in
+ * c-ares until it ends, with nobody to tell. */
 #include "os.h"
 #include <ares.h>
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <sys/time.h>
 
 #define TRY_MS 2000 /* a server's time to answer, doubled by c-ares with every round */
-#define TRIES 2
+#define TRIES  2
 
 struct question {
     struct question *next, **previous;

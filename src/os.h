@@ -20,7 +20,8 @@ struct names; /* the state of a resolver */
  * within any of its functions; `query` is what start() was given. Addresses are gone after the call. */
 struct names_client {
     void (*watch)(struct names_client *client, int fd, unsigned events);
-    void (*done)(struct names_client *client, void *query, int error, const struct asyncore_address *addresses, size_t count);
+    void (*done)(struct names_client *client, void *query, int error, const struct asyncore_address *addresses,
+                 size_t count);
 };
 
 struct os {
@@ -38,8 +39,10 @@ struct os {
     int (*connect)(int fd, const struct sockaddr *address, socklen_t length, struct os *os);
     ssize_t (*recv)(int fd, void *data, size_t size, int flags, struct os *os);
     ssize_t (*send)(int fd, const void *data, size_t size, int flags, struct os *os);
-    ssize_t (*recvfrom)(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length, struct os *os);
-    ssize_t (*sendto)(int fd, const void *data, size_t size, int flags, const struct sockaddr *address, socklen_t length, struct os *os);
+    ssize_t (*recvfrom)(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length,
+                        struct os *os);
+    ssize_t (*sendto)(int fd, const void *data, size_t size, int flags, const struct sockaddr *address,
+                      socklen_t length, struct os *os);
     int (*shutdown)(int fd, int how, struct os *os);
     int (*setsockopt)(int fd, int level, int option, const void *value, socklen_t length, struct os *os);
     int (*getsockopt)(int fd, int level, int option, void *value, socklen_t *length, struct os *os);
@@ -57,7 +60,8 @@ struct os {
     int (*epoll_ctl)(int set, int op, int fd, struct epoll_event *event, struct os *os);
     int (*epoll_wait)(int set, struct epoll_event *events, int size, int timeout, struct os *os);
     int (*poll)(struct pollfd *fds, nfds_t count, int timeout, struct os *os);
-    int (*select)(int count, fd_set *reads, fd_set *writes, fd_set *excepts, int timeout, struct os *os); /* timeout: ms */
+    int (*select)(int count, fd_set *reads, fd_set *writes, fd_set *excepts, int timeout,
+                  struct os *os); /* timeout: ms */
 
     int (*eventfd)(struct os *os);
     int (*timerfd)(struct os *os);

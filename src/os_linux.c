@@ -14,13 +14,13 @@
 #include <unistd.h>
 
 #define UNUSED (void)os
-#define RESULT(call) \
-    UNUSED; \
-    ssize_t result = (call); \
+#define RESULT(call)                                                                                                   \
+    UNUSED;                                                                                                            \
+    ssize_t result = (call);                                                                                           \
     return result < 0 ? -errno : result
-#define RESULT_INT(call) \
-    UNUSED; \
-    int result = (call); \
+#define RESULT_INT(call)                                                                                               \
+    UNUSED;                                                                                                            \
+    int result = (call);                                                                                               \
     return result < 0 ? -errno : result
 
 static void *linux_alloc(size_t size, struct os *os)
@@ -84,8 +84,8 @@ static ssize_t linux_send(int fd, const void *data, size_t size, int flags, stru
     RESULT(send(fd, data, size, flags));
 }
 
-static ssize_t linux_recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address,
-                              socklen_t *length, struct os *os)
+static ssize_t linux_recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length,
+                              struct os *os)
 {
     RESULT(recvfrom(fd, data, size, flags, address, length));
 }

@@ -1,18 +1,23 @@
 /* queue.c: what a channel still has to send: a list of chunks, each some bytes or a producer of them, or the end.
  *
  * Bytes are copied into their chunk (small ones share it), or belong to somebody who is told when they are no longer
- * needed. A remainder of the map's view buffer that is at least half of it takes the buffer itself: the map then makes
- * another. A chunk of a producer holds the piece in hand. queued_ counts bytes of all kinds, so that a piece is counted
- * once it was produced. Memory is held while there is something to send, and not after. */
+ * needed. A remainder of the map's view buffer that is at least half of it takes the buffer itself: the map then
+ * makes another. A chunk of a producer holds the piece in hand. queued_ counts bytes of all kinds, so that a piece
+ * is counted once it was produced. Memory is held while there is something to send, and not after. */
 #include "queue.h"
 #include <errno.h>
 #include <string.h>
 
-#define SHARED_ROOM 976       /* so that a chunk of small pieces is 1 KiB with its header */
+#define SHARED_ROOM       976 /* so that a chunk of small pieces is 1 KiB with its header */
 #define PRODUCED_PER_TURN 64  /* pieces: a producer of tiny ones must not starve the loop */
-#define BYTES_PER_FLUSH (1u << 20)
+#define BYTES_PER_FLUSH   (1u << 20)
 
-enum chunk_kind { CHUNK_BYTES, CHUNK_VIEW, CHUNK_PRODUCER, CHUNK_END };
+enum chunk_kind {
+    CHUNK_BYTES,
+    CHUNK_VIEW,
+    CHUNK_PRODUCER,
+    CHUNK_END
+};
 
 struct chunk {
     struct chunk *next;
@@ -69,7 +74,8 @@ int queue_copy(struct asyncore_dispatcher_with_send *s, const void *data, size_t
     return 0;
 }
 
-int queue_ref(struct asyncore_dispatcher_with_send *s, const void *data, size_t size, void (*release)(void *arg), void *arg)
+int queue_ref(struct asyncore_dispatcher_with_send *s, const void *data, size_t size, void (*release)(void *arg),
+              void *arg)
 {
     struct chunk *c = append(s, CHUNK_BYTES, 0);
     if (c == NULL)
@@ -148,8 +154,8 @@ void queue_drop(struct asyncore_dispatcher_with_send *s)
         pop(s);
 }
 
-/* The next piece of a producer: > 0, or 0 when it has no more. -ECANCELED: it failed, which is the channel's error, or it
- * closed the channel or emptied the queue. */
+/* The next piece of a producer: > 0, or 0 when it has no more. -ECANCELED: it failed, which is the channel's error,
+ * or it closed the channel or emptied the queue. */
 static ssize_t produce(struct asyncore_dispatcher_with_send *s, struct chunk *c)
 {
     struct asyncore_map *map = map_of(s);

@@ -1,6 +1,7 @@
-/* resolve.c: lookups. Numeric hosts and those of /etc/hosts are answered at once, other names by the resolver of the os layer;
- * either way a lookup ends in map->answered, and its function is called from the loop. The resolver is opened at the first name; its descriptors
- * are watches of the map, its deadline a timer in the background. A lookup in flight keeps the loop. */
+/* resolve.c: lookups. Numeric hosts and those of /etc/hosts are answered at once, other names by the resolver of the
+ * os layer; either way a lookup ends in map->answered, and its function is called from the loop. The resolver is
+ * opened at the first name; its descriptors are watches of the map, its deadline a timer in the background. A lookup
+ * in flight keeps the loop. */
 #include "address.h"
 #include "map.h"
 #include "watch.h"
@@ -9,7 +10,11 @@
 
 _Static_assert(sizeof(struct asyncore_lookup) == 96, "part of the ABI");
 
-enum { LOOKUP_IDLE, LOOKUP_ASKED, LOOKUP_ANSWERED };
+enum {
+    LOOKUP_IDLE,
+    LOOKUP_ASKED,
+    LOOKUP_ANSWERED
+};
 
 static void answer(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses, size_t count)
 {
@@ -35,7 +40,7 @@ static void answer(struct asyncore_lookup *lookup, int error, const struct async
     map_touched(map);
 }
 
-/* -- The resolver's side -------------------------------------------------------------------------------------------------- */
+/* -- The resolver's side -- */
 
 static void names_watch(struct names_client *client, int fd, unsigned events)
 {
@@ -51,7 +56,8 @@ static void names_watch(struct names_client *client, int fd, unsigned events)
     map_touched(map);
 }
 
-static void names_done(struct names_client *client, void *query, int error, const struct asyncore_address *addresses, size_t count)
+static void names_done(struct names_client *client, void *query, int error, const struct asyncore_address *addresses,
+                       size_t count)
 {
     (void)client;
     answer(query, error, addresses, count);
@@ -109,7 +115,7 @@ void names_restart(struct asyncore_map *map)
     names_close(map);
 }
 
-/* -- The user's side ------------------------------------------------------------------------------------------------------- */
+/* -- The user's side -- */
 
 /* What needs no waiting: a numeric host, or one of /etc/hosts. Whether it was answered. */
 static bool known(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host, int family)
@@ -143,8 +149,8 @@ static int begin(struct asyncore_map *map, struct asyncore_lookup *lookup, const
     return result;
 }
 
-int asyncore_resolve(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host, const char *port, int family,
-                     asyncore_lookup_fn fn, void *arg)
+int asyncore_resolve(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host, const char *port,
+                     int family, asyncore_lookup_fn fn, void *arg)
 {
     uint16_t number;
     int result = map_get(&map);

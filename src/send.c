@@ -1,7 +1,7 @@
 /* send.c: dispatcher_with_send: sends at once what the kernel takes, queues the rest, and sends that when it can.
  *
- * WRITE is wanted while the queue holds anything. Past the high mark the channel stops reading (S_PAUSED) until the queue is
- * down to the low one. At a clean end of its input it first sends what is queued, then closes. */
+ * WRITE is wanted while the queue holds anything. Past the high mark the channel stops reading (S_PAUSED) until the
+ * queue is down to the low one. At a clean end of its input it first sends what is queued, then closes. */
 #include "queue.h"
 #include <errno.h>
 #include <string.h>
@@ -96,7 +96,8 @@ static bool free_way(const struct asyncore_dispatcher *d, size_t size)
 {
     const uint32_t looked_at = S_BUFFERED | S_CONNECTED | S_BROKEN | S_SEND_FAILED | S_CLOSE_WHEN_SENT | S_IDLE;
     const struct asyncore_dispatcher_with_send *s = (const struct asyncore_dispatcher_with_send *)d;
-    return (d->state_ & looked_at) == (S_BUFFERED | S_CONNECTED) && s->head_ == NULL && s->marks_ == NULL && size <= LIMIT_DEFAULT;
+    return (d->state_ & looked_at) == (S_BUFFERED | S_CONNECTED) && s->head_ == NULL && s->marks_ == NULL &&
+           size <= LIMIT_DEFAULT;
 }
 
 ssize_t asyncore_send(struct asyncore_dispatcher *d, const void *data, size_t size)
@@ -107,7 +108,8 @@ ssize_t asyncore_send(struct asyncore_dispatcher *d, const void *data, size_t si
     return n == (ssize_t)size ? 0 : sent(with_send(d), data, size, n);
 }
 
-ssize_t asyncore_send_ref(struct asyncore_dispatcher_with_send *s, const void *data, size_t size, void (*release)(void *arg), void *arg)
+ssize_t asyncore_send_ref(struct asyncore_dispatcher_with_send *s, const void *data, size_t size,
+                          void (*release)(void *arg), void *arg)
 {
     int result = may_queue(s, size);
     if (result < 0)
@@ -165,7 +167,8 @@ void with_send_release(struct asyncore_dispatcher *d, bool closing)
 {
     struct asyncore_dispatcher_with_send *s = with_send(d);
     bool ended;
-    if (closing && d->state_ & S_FLUSH && d->state_ & S_CONNECTED && !(d->state_ & (S_BROKEN | S_SEND_FAILED)) && d->fd >= 0)
+    if (closing && d->state_ & S_FLUSH && d->state_ & S_CONNECTED && !(d->state_ & (S_BROKEN | S_SEND_FAILED)) &&
+        d->fd >= 0)
         queue_send(s, false, &ended);
     queue_drop(s);
     map_release(d->map, s->marks_);
@@ -178,10 +181,11 @@ static const struct asyncore_class with_send_class = {
     .handle_close = with_send_close,
 };
 
-static const struct class_root with_send_root = {&with_send_class, sizeof with_send_class, S_BUFFERED, with_send_release};
+static const struct class_root with_send_root = {&with_send_class, sizeof with_send_class, S_BUFFERED,
+                                                 with_send_release};
 
-int asyncore_dispatcher_with_send_init_(struct asyncore_dispatcher_with_send *s, const struct asyncore_class *cls, struct asyncore_map *map,
-                                        size_t size, size_t class_size, unsigned abi)
+int asyncore_dispatcher_with_send_init_(struct asyncore_dispatcher_with_send *s, const struct asyncore_class *cls,
+                                        struct asyncore_map *map, size_t size, size_t class_size, unsigned abi)
 {
     if (size != sizeof *s || class_size != sizeof *cls || abi != ASYNCORE_ABI)
         return -EINVAL;

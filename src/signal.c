@@ -1,5 +1,5 @@
-/* signal.c: signals as channels: a descriptor that is readable when the signal is pending (signalfd(2)). The signal is
- * blocked while the channel lives. */
+/* signal.c: signals as channels: a descriptor that is readable when the signal is pending (signalfd(2)). The signal
+ * is blocked while the channel lives. */
 #include "channel.h"
 #include <errno.h>
 #include <string.h>
@@ -45,7 +45,8 @@ static const struct asyncore_class signal_class = {
 static const struct class_root signal_root = {&signal_class, sizeof signal_class, S_NO_SOCKET, signal_release};
 
 int asyncore_signal_init_(struct asyncore_signal *signal, struct asyncore_map *map, int number,
-                          void (*fn)(struct asyncore_signal *signal, int number, void *arg), void *arg, size_t size, unsigned abi)
+                          void (*fn)(struct asyncore_signal *signal, int number, void *arg), void *arg, size_t size,
+                          unsigned abi)
 {
     struct asyncore_dispatcher *d = &signal->base;
     if (size != sizeof *signal || abi != ASYNCORE_ABI || fn == NULL)

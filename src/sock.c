@@ -1,12 +1,13 @@
 /* sock.c: a channel's socket: made, bound, connected, read and written.
  *
- * CONNECTING goes through a list of addresses: one that was given, or those that a name was found to have. Each gets a
- * socket of its own (the one that create_socket made serves the first of its family), and the loop waits until it is
- * writable; a second connect(2) then tells what came of it, and unlike SO_ERROR it is not fooled by a spurious wake-up.
- * Failures are recorded and told by the loop, even those that the kernel knows at once.
+ * CONNECTING goes through a list of addresses: one that was given, or those that a name was found to have. Each gets
+ * a socket of its own (the one that create_socket made serves the first of its family), and the loop waits until it
+ * is writable; a second connect(2) then tells what came of it, and unlike SO_ERROR it is not fooled by a spurious
+ * wake-up. Failures are recorded and told by the loop, even those that the kernel knows at once.
  *
- * READING AND WRITING ask the kernel not to wait for this call (MSG_DONTWAIT), so that descriptors from elsewhere need
- * no fcntl. What recv and send find out about the connection is recorded here and told by settle() in channel.c. */
+ * READING AND WRITING ask the kernel not to wait for this call (MSG_DONTWAIT), so that descriptors from elsewhere
+ * need no fcntl. What recv and send find out about the connection is recorded here and told by settle() in
+ * channel.c. */
 #include "address.h"
 #include "channel.h"
 #include <errno.h>
@@ -15,7 +16,7 @@
 
 _Static_assert((unsigned)S_MORE == (unsigned)MSG_MORE, "the bit is handed to send(2)");
 
-/* -- Sockets ----------------------------------------------------------------------------------------------------------- */
+/* -- Sockets -- */
 
 static int reuse(struct asyncore_dispatcher *d, int fd)
 {
@@ -99,7 +100,8 @@ int asyncore_bind(struct asyncore_dispatcher *d, const char *host, const char *p
         return result;
     if (host == NULL)
         host = "";
-    result = address_numeric(d->family_ == AF_INET6 && d->fd >= 0 && (!*host || !strcmp(host, "*")) ? "::" : host, &address);
+    result =
+        address_numeric(d->family_ == AF_INET6 && d->fd >= 0 && (!*host || !strcmp(host, "*")) ? "::" : host, &address);
     if (result == ASYNCORE_EHOST)
         result = host_known(d, host, &address);
     if (result == 0 && address.address.ss_family != AF_UNIX)
@@ -161,7 +163,7 @@ int asyncore_peername(struct asyncore_dispatcher *d, struct sockaddr_storage *ad
     return result;
 }
 
-/* -- Accepting ---------------------------------------------------------------------------------------------------------- */
+/* -- Accepting -- */
 
 int asyncore_accept(struct asyncore_dispatcher *d, struct sockaddr_storage *address, socklen_t *length)
 {
@@ -185,8 +187,8 @@ int asyncore_accept(struct asyncore_dispatcher *d, struct sockaddr_storage *addr
 /* Errors that Linux passes on from a connection that is gone already (accept(2)): that client's. */
 static bool clients_error(int error)
 {
-    static const int errors[] = {ECONNABORTED, ENETDOWN, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH,
-                                 EPERM};
+    static const int errors[] = {ECONNABORTED, ENETDOWN,     EPROTO,     ENOPROTOOPT, EHOSTDOWN,
+                                 ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, EPERM};
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
         if (error == -errors[i])
             return true;
@@ -222,7 +224,7 @@ int default_accepted(struct asyncore_dispatcher *d, int fd, const struct sockadd
     return 0;
 }
 
-/* -- Connecting ------------------------------------------------------------------------------------------------------------ */
+/* -- Connecting -- */
 
 void connect_forget(struct asyncore_dispatcher *d)
 {
@@ -312,7 +314,8 @@ static int addresses_take(struct asyncore_dispatcher *d, const struct asyncore_a
     return 0;
 }
 
-static void looked_up(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses, size_t count, void *arg)
+static void looked_up(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses, size_t count,
+                      void *arg)
 {
     struct asyncore_dispatcher *d = arg;
     (void)lookup;
@@ -390,7 +393,7 @@ int asyncore_connect(struct asyncore_dispatcher *d, const char *host, const char
     return 0;
 }
 
-/* -- Bytes ------------------------------------------------------------------------------------------------------------------- */
+/* -- Bytes -- */
 
 /* An interrupted call is one without a result: the descriptor is still ready, and the loop comes back. */
 ssize_t default_recv(struct asyncore_dispatcher *d, void *data, size_t size)
@@ -495,7 +498,8 @@ RARE ssize_t send_failed(struct asyncore_dispatcher *d, ssize_t n)
     return n;
 }
 
-ssize_t asyncore_sendto(struct asyncore_dispatcher *d, const void *data, size_t size, const struct sockaddr *address, socklen_t length)
+ssize_t asyncore_sendto(struct asyncore_dispatcher *d, const void *data, size_t size, const struct sockaddr *address,
+                        socklen_t length)
 {
     struct os *os = d->map->os;
     if (d->fd < 0)
@@ -506,7 +510,8 @@ ssize_t asyncore_sendto(struct asyncore_dispatcher *d, const void *data, size_t 
     return n == -EINTR ? -EAGAIN : n;
 }
 
-ssize_t asyncore_recvfrom(struct asyncore_dispatcher *d, void *data, size_t size, struct sockaddr_storage *address, socklen_t *length)
+ssize_t asyncore_recvfrom(struct asyncore_dispatcher *d, void *data, size_t size, struct sockaddr_storage *address,
+                          socklen_t *length)
 {
     struct os *os = d->map->os;
     struct sockaddr_storage from;

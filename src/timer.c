@@ -12,7 +12,10 @@
 
 #define DELAY_MAX (UINT64_MAX / 4 / NS_PER_MS) /* ms: 146 years, so that sums do not wrap */
 
-enum { TIMER_BACKGROUND = 1, TIMER_COUNTED = 2 };
+enum {
+    TIMER_BACKGROUND = 1,
+    TIMER_COUNTED = 2
+};
 
 static bool before(const struct heap_slot *a, const struct heap_slot *b)
 {
@@ -96,8 +99,8 @@ static void count(struct asyncore_timer *timer)
     timer->flags_ = (timer->flags_ & ~(uint32_t)TIMER_COUNTED) | (counts ? TIMER_COUNTED : 0);
 }
 
-int timer_set_ns(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t delay, uint64_t period, asyncore_timer_fn fn,
-                 void *arg)
+int timer_set_ns(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t delay, uint64_t period,
+                 asyncore_timer_fn fn, void *arg)
 {
     asyncore_cancel(timer);
     int result = timer == &map->rest_timer && map->heap_count < map->heap_room ? 0 : heap_grow(map);
@@ -116,7 +119,8 @@ int timer_set_ns(struct asyncore_map *map, struct asyncore_timer *timer, uint64_
     return 0;
 }
 
-static int set(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t ms, bool again, asyncore_timer_fn fn, void *arg)
+static int set(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t ms, bool again, asyncore_timer_fn fn,
+               void *arg)
 {
     int result = map_get(&map);
     if (result < 0)
@@ -126,12 +130,14 @@ static int set(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t 
     return timer_set_ns(map, timer, ms * NS_PER_MS, again ? ms * NS_PER_MS : 0, fn, arg);
 }
 
-int asyncore_call_later(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds, asyncore_timer_fn fn, void *arg)
+int asyncore_call_later(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds,
+                        asyncore_timer_fn fn, void *arg)
 {
     return set(map, timer, milliseconds, false, fn, arg);
 }
 
-int asyncore_call_every(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds, asyncore_timer_fn fn, void *arg)
+int asyncore_call_every(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds,
+                        asyncore_timer_fn fn, void *arg)
 {
     return set(map, timer, milliseconds, true, fn, arg);
 }

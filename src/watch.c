@@ -2,16 +2,16 @@
  *
  * A watch is a slot in a table indexed by descriptor; the table is a vector of pages, so that slots never move and a
  * lone high descriptor costs one page. Three masks of POLL bits: `wanted` is what the owner asked for, `registered`
- * what the engine was told, and what was seen travels in the batch of events. A watch whose first two may differ is in
- * the dirty list, which is brought to the engine once before each wait: an interest that is dropped and taken up
+ * what the engine was told, and what was seen travels in the batch of events. A watch whose first two may differ is
+ * in the dirty list, which is brought to the engine once before each wait: an interest that is dropped and taken up
  * again within a turn costs no system call. Leaving is never put off: the engine forgets the descriptor before
  * anybody can close it.
  *
  * Events are told apart by serial: the slot's counter moves whenever a watch comes or goes, so an event of a
  * descriptor that was closed and used again in the same batch belongs to nobody.
  *
- * Other threads may change bare watches while the map's own thread waits: such a change is queued, the map woken, and
- * its thread applies it before the next wait. When no thread is in a turn it is applied at once, under the lock
+ * Other threads may change bare watches while the map's own thread waits: such a change is queued, the map woken,
+ * and its thread applies it before the next wait. When no thread is in a turn it is applied at once, under the lock
  * that a turn begins with. */
 #include "watch.h"
 #include "channel.h"
@@ -238,9 +238,13 @@ void watches_clear(struct asyncore_map *map)
     map_release(map, map->always);
 }
 
-/* -- Bare watches -------------------------------------------------------------------------------------------- */
+/* -- Bare watches -- */
 
-enum change_kind { CHANGE_ADD, CHANGE_WANT, CHANGE_DEL };
+enum change_kind {
+    CHANGE_ADD,
+    CHANGE_WANT,
+    CHANGE_DEL
+};
 
 struct change {
     struct change *next;

@@ -6,18 +6,28 @@
 
 #define PAGE_WATCHES 256
 
-enum watch_kind { WATCH_NONE, WATCH_CHANNEL, WATCH_BARE, WATCH_WAKE, WATCH_NAMES };
-enum { WATCH_DIRTY = 1, WATCH_ALWAYS = 2, WATCH_FAILED = 4 };
+enum watch_kind {
+    WATCH_NONE,
+    WATCH_CHANNEL,
+    WATCH_BARE,
+    WATCH_WAKE,
+    WATCH_NAMES
+};
+enum {
+    WATCH_DIRTY = 1,
+    WATCH_ALWAYS = 2,
+    WATCH_FAILED = 4
+};
 
 struct watch { /* 32 bytes: an idle descriptor's whole cost here */
     void *owner;
-    uint32_t serial;     /* moves when the slot is taken and when it is left */
-    uint32_t identity;   /* of the open file, for bare watches */
+    uint32_t serial;   /* moves when the slot is taken and when it is left */
+    uint32_t identity; /* of the open file, for bare watches */
     uint16_t wanted, registered;
     uint8_t kind, flags;
     uint16_t reserved;
-    uint32_t place;      /* poll: index in the array */
-    int dirty;           /* next in the list */
+    uint32_t place; /* poll: index in the array */
+    int dirty;      /* next in the list */
 };
 
 struct page {

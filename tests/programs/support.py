@@ -21,7 +21,8 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.path.abspath(os.environ.get("BIN") or os.path.join(ROOT, "build", "bin"))
 WRAPPER = shlex.split(os.environ.get("PROGRAM_WRAPPER", ""))
-DEADLINE = 30 * (5 if WRAPPER else 1)  # seconds: how long anything may take before it counts as hanging
+SLOWER = int(os.environ.get("CK_TIMEOUT_MULTIPLIER") or 1) * (5 if WRAPPER else 1)
+DEADLINE = 30 * SLOWER  # seconds: how long anything may take before it counts as hanging
 
 
 def binary(name):
