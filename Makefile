@@ -53,8 +53,10 @@ demo:
 	$(COMPILE)
 	@tools/demo.sh $(BUILD)/bin
 
-bench: all
-	@if [ -x bench/run ]; then $(ALONE) BIN="$(CURDIR)/$(BUILD)/bin" bench/run; else echo "make bench: there is no bench/run"; fi
+bench:
+	$(CONFIGURE) -DBUILD_TESTING=OFF
+	$(COMPILE) --target bench
+	@BIN="$(CURDIR)/$(BUILD)/bin" $(ALONE) bench/run $(BENCH)
 
 install: all
 	@$(ALONE) cmake --install $(BUILD) --prefix "$(abspath $(PREFIX))"
@@ -71,7 +73,7 @@ help:
 	@echo "make test              installs what is missing, builds, runs all tests"
 	@echo "make test SANITIZE=address,undefined    the same under sanitizers (also SANITIZE=thread)"
 	@echo "make test VALGRIND=1   the unit tests under valgrind"
-	@echo "make bench             measures"
+	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"
 	@echo "make deps              installs what 'make test' needs"
 	@echo "make check-style       what clang-format would change in the lines that you changed"

@@ -23,7 +23,8 @@ static void on_event(struct bufferevent *client, short events, void *arg)
         bufferevent_free(client);
 }
 
-static void on_client(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int length, void *base)
+static void on_client(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int length,
+                      void *base)
 {
     struct bufferevent *client = bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
 

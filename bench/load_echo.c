@@ -24,10 +24,10 @@
 #include <unistd.h>
 
 enum {
-    PERIOD = 251,             /* of the pattern; message k starts k bytes into it, so an old echo is not taken for a new one */
-    SILENCE = 20000,          /* ms after which the server counts as hung */
-    SLOWEST = 1000000,        /* µs: the histogram's last place has all that took longer */
-    WARM_UP = 50              /* ms */
+    PERIOD = 251,      /* of the pattern; message k starts k bytes into it: an old echo is not taken for a new one */
+    SILENCE = 20000,   /* ms after which the server counts as hung */
+    SLOWEST = 1000000, /* us: the histogram's last place has all that took longer */
+    WARM_UP = 50       /* ms */
 };
 
 struct connection {
@@ -92,7 +92,7 @@ static void parse(int argc, char **argv)
         fail("nothing to do", "no connection, or empty messages");
 }
 
-/* -- Connections ------------------------------------------------------------------------------------------------- */
+/* -- Connections -------------------------------------------------------------------------------------------------- */
 
 static int dial(void)
 {
@@ -143,7 +143,7 @@ static void check_idle(void)
             fail("an idle connection", "the server closed it, or sent something");
 }
 
-/* -- Messages ---------------------------------------------------------------------------------------------------- */
+/* -- Messages ----------------------------------------------------------------------------------------------------- */
 
 static const unsigned char *content(const struct connection *c)
 {
@@ -230,7 +230,7 @@ static void drive(double seconds)
     }
 }
 
-/* -- Result ------------------------------------------------------------------------------------------------------ */
+/* -- Result ------------------------------------------------------------------------------------------------------- */
 
 static unsigned percentile(double part)
 {

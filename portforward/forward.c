@@ -9,14 +9,6 @@
 
 #include "pair.h"
 
-/* What is set here is inherited by every accepted socket: a system call less for each client. */
-static int listener_socket(struct asyncore_dispatcher *d, int fd)
-{
-    (void)fd;
-    asyncore_setsockopt(d, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    return asyncore_set_reuse_addr(d);
-}
-
 static int listener_accepted(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length);
 
 /* A client that was gone before it was accepted, a shortage of descriptors: the listener outlives them all. */
@@ -34,7 +26,6 @@ static int listener_close(struct asyncore_dispatcher *d)
 
 static const struct asyncore_class listener_class = {
     .name = "forward",
-    .handle_socket = listener_socket,
     .handle_accepted = listener_accepted,
     .handle_error = listener_error,
     .handle_close = listener_close,
@@ -66,12 +57,18 @@ int forward_start(struct forward *forward, struct asyncore_map *map, const struc
     forward->options = *options;
     forward->pairs = NULL;
     d->data = forward;
-    if ((r = asyncore_create_socket(d, AF_UNSPEC, SOCK_STREAM)) < 0 ||
-        (r = asyncore_bind(d, options->local_host, options->local_port)) < 0 || (r = asyncore_listen(d, SOMAXCONN)) < 0) {
+    r = asyncore_create_socket(d, AF_UNSPEC, SOCK_STREAM);
+    if (r == 0)
+        r = asyncore_set_reuse_addr(d);
+    if (r == 0)
+        r = asyncore_bind(d, options->local_host, options->local_port);
+    if (r == 0) /* every accepted socket inherits it */
+        r = asyncore_setsockopt(d, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    if (r == 0)
+        r = asyncore_listen(d, SOMAXCONN);
+    if (r < 0)
         asyncore_fini(d);
-        return r;
-    }
-    return 0;
+    return r;
 }
 
 void forward_stop(struct forward *forward)

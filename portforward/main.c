@@ -67,6 +67,8 @@ static const char *checked_host(const char *text, const char *option)
 {
     if (!*text)
         usage_error("address is empty", option);
+    if (strncmp(text, "unix:", 5) == 0)
+        usage_error("not an IP address or a name", text);
     return text;
 }
 

@@ -192,10 +192,11 @@ static int end_handle_write(struct asyncore_dispatcher *d)
     return r;
 }
 
-static int end_handle_connect(struct asyncore_dispatcher *d)
+static int remote_handle_connect(struct asyncore_dispatcher *d)
 {
     struct pair *pair = ((struct end *)d)->pair;
 
+    asyncore_setsockopt(d, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     pair->connected = true;
     pair_changed(pair);
     return 0;
@@ -226,13 +227,6 @@ static int end_handle_error(struct asyncore_dispatcher *d, int error)
     return 0;
 }
 
-static int remote_handle_socket(struct asyncore_dispatcher *d, int fd)
-{
-    (void)fd;
-    asyncore_setsockopt(d, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    return 0;
-}
-
 static void end_destroy(struct asyncore_dispatcher *d)
 {
     struct end *end = (struct end *)d;
@@ -254,8 +248,7 @@ static const struct asyncore_class client_class = {
 static const struct asyncore_class remote_class = {
     .name = "remote",
     .parent = &client_class,
-    .handle_connect = end_handle_connect,
-    .handle_socket = remote_handle_socket,
+    .handle_connect = remote_handle_connect,
 };
 
 static void pair_init(struct pair *pair, struct forward *forward)

@@ -99,6 +99,8 @@ int asyncore_want(struct asyncore_dispatcher *d, unsigned events)
 {
     if (events & ~(unsigned)(ASYNCORE_READ | ASYNCORE_WRITE | ASYNCORE_EXPT | ASYNCORE_ERROR))
         return -EINVAL;
+    if (map_forked(d->map) < 0)
+        return -ECHILD;
     d->want_ = (uint16_t)events;
     channel_interest(d);
     return 0;
@@ -138,6 +140,8 @@ void channel_broken(struct asyncore_dispatcher *d, int error)
 
 int asyncore_ready(struct asyncore_dispatcher *d)
 {
+    if (map_forked(d->map) < 0)
+        return -ECHILD;
     if (!(d->state_ & S_ADDED))
         return -EBADF;
     channel_pend(d, S_READY);
@@ -162,9 +166,9 @@ static void tell_error(struct asyncore_dispatcher *d, int error)
         asyncore_close(d);
 }
 
-static void tell_end(struct asyncore_dispatcher *d)
+static void tell_end(struct asyncore_dispatcher *d, uint32_t told)
 {
-    d->state_ |= S_EOF_TOLD;
+    d->state_ |= told;
     d->error_ = 0;
     int result = call(d, handle_close);
     if (d->map->open && result < 0 && result != -EAGAIN)
@@ -190,8 +194,10 @@ RARE bool channel_settle(struct asyncore_dispatcher *d, int result)
                 channel_interest(d);
             }
             tell_error(d, error);
-        } else if (s & (S_EOF | S_DONE) && !(s & (S_EOF_TOLD | S_BROKEN))) {
-            tell_end(d);
+        } else if (s & S_EOF && !(s & (S_EOF_TOLD | S_BROKEN))) {
+            tell_end(d, S_EOF_TOLD);
+        } else if (s & S_DONE && !(s & (S_DONE_TOLD | S_BROKEN))) {
+            tell_end(d, S_DONE_TOLD);
         } else {
             break;
         }

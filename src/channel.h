@@ -41,6 +41,7 @@ enum {
     S_TELL = 1u << 28,  /* something to settle outside its own handler */
 
     S_LOOKUP = 1u << 29, /* connecting, and its name is looked up */
+    S_DONE_TOLD = 1u << 30, /* handle_close was called for S_DONE */
 
     /* What its class is, and a new socket in the same struct keeps. */
     S_CLASS = S_BACKGROUND | S_ASK_READ | S_ASK_WRITE | S_BUFFERED | S_NO_SOCKET,

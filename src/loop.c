@@ -22,19 +22,56 @@
 
 static const struct engine *const engines[] = {&engine_epoll, &engine_poll, &engine_select};
 
-static unsigned fork_count; /* moves in the child only, where there is one thread */
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-static pthread_mutex_t default_lock = PTHREAD_MUTEX_INITIALIZER;
+/* Every map there is, so that a child of fork() finds them. */
+static link_t maps = {&maps, &maps};
+static pthread_mutex_t maps_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t default_lock = PTHREAD_MUTEX_INITIALIZER; /* taken before maps_lock */
 static _Atomic(struct asyncore_map *) default_map;
 
+static unsigned fork_count; /* moves in the child only, where there is one thread */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void fork_prepare(void)
+{
+    pthread_mutex_lock(&default_lock);
+    pthread_mutex_lock(&maps_lock);
+}
+
+static void fork_done(void)
+{
+    pthread_mutex_unlock(&maps_lock);
+    pthread_mutex_unlock(&default_lock);
+}
+
+/* What is not refused by the counter is by the kernel table: a child must not take its parent's bytes. */
 static void fork_child(void)
 {
     fork_count++;
+    for (link_t *link = maps.next; link != &maps; link = link->next) {
+        struct asyncore_map *map = owner_of(link, struct asyncore_map, link);
+        if (map->os == &os_linux)
+            map->os = os_linux_forked();
+    }
+    fork_done();
 }
 
 static void fork_watch(void)
 {
-    pthread_atfork(NULL, NULL, fork_child);
+    pthread_atfork(fork_prepare, fork_done, fork_child);
+}
+
+static void maps_add(struct asyncore_map *map)
+{
+    pthread_mutex_lock(&maps_lock);
+    list_append(&maps, &map->link);
+    pthread_mutex_unlock(&maps_lock);
+}
+
+static void maps_remove(struct asyncore_map *map)
+{
+    pthread_mutex_lock(&maps_lock);
+    list_unlink(&map->link);
+    pthread_mutex_unlock(&maps_lock);
 }
 
 int map_forked(struct asyncore_map *map)
@@ -140,6 +177,7 @@ static void outer_close(struct asyncore_map *map)
 
 static void map_destroy(struct asyncore_map *map)
 {
+    maps_remove(map);
     channels_clear(map);
     lookups_clear(map);
     timers_clear(map);
@@ -190,6 +228,7 @@ int map_new_on(struct asyncore_map **ret, struct os *os, const struct asyncore_m
     map->forks = fork_count;
     map->dirty = map->set = map->wake_fd = map->outer = map->outer_timer = -1;
     pthread_mutex_init(&map->lock, NULL);
+    maps_add(map);
     link_t *lists[] = {&map->all, &map->asked, &map->pending, &map->resting, &map->dead, &map->lookups, &map->answered};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_init(lists[i]);
@@ -266,6 +305,8 @@ int asyncore_after_fork(struct asyncore_map *map)
     if (map_forked(map) == 0)
         return 0;
     map->forks = fork_count;
+    if (map->os == os_linux_forked())
+        map->os = &os_linux;
     pthread_mutex_init(&map->lock, NULL); /* another thread of the parent may have held it */
     if (!map_in_turn(map))
         atomic_store(&map->owner, (pthread_t)0);
@@ -323,7 +364,7 @@ HOT void dispatch(struct asyncore_map *map, const struct asyncore_event *event)
 }
 
 /* The reasons that have not gone: what others posted announces itself by the wake-up. */
-static void work_left(struct asyncore_map *map)
+void work_left(struct asyncore_map *map)
 {
     map->work = (map->work & (WORK_REBUILD | WORK_STOP | WORK_TIMERS)) | (list_empty(&map->asked) ? 0 : WORK_ASKED) |
                 (list_empty(&map->pending) ? 0 : WORK_PENDING) | (map->dirty < 0 ? 0 : WORK_DIRTY) |

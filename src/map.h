@@ -109,6 +109,8 @@ struct asyncore_map {
     /* A map inside another loop. */
     int outer, outer_timer;
 
+    link_t link; /* among all maps */
+
     asyncore_log_fn log;
     void *log_arg;
 };
@@ -126,6 +128,7 @@ void map_touched(struct asyncore_map *map);  /* something changed that an outer 
 void outer_follow(struct asyncore_map *map); /* the engine has a new set */
 int wait_time(struct asyncore_map *map, int timeout);
 void wake_drain(struct asyncore_map *map);
+void work_left(struct asyncore_map *map);
 int map_new_on(struct asyncore_map **ret, struct os *os, const struct asyncore_map_options *options);
 
 /* timer.c */

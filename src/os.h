@@ -84,6 +84,7 @@ struct os {
 };
 
 extern struct os os_linux;
+struct os *os_linux_forked(void); /* the same, but nothing moves: bytes and clients are -ECHILD */
 
 /* names_hosts.c, names_cares.c: behind os_linux only. */
 int hosts_lookup(const char *host, int family, struct asyncore_address *addresses, size_t size, struct os *os);

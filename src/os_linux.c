@@ -275,3 +275,65 @@ struct os os_linux = {
     .names_deadline = cares_deadline,
 #endif
 };
+
+/* -- In a child of fork() that has not taken the map over -- */
+
+static ssize_t forked_recv(int fd, void *data, size_t size, int flags, struct os *os)
+{
+    UNUSED, (void)fd, (void)data, (void)size, (void)flags;
+    return -ECHILD;
+}
+
+static ssize_t forked_send(int fd, const void *data, size_t size, int flags, struct os *os)
+{
+    UNUSED, (void)fd, (void)data, (void)size, (void)flags;
+    return -ECHILD;
+}
+
+static ssize_t forked_recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length,
+                               struct os *os)
+{
+    UNUSED, (void)fd, (void)data, (void)size, (void)flags, (void)address, (void)length;
+    return -ECHILD;
+}
+
+static ssize_t forked_sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *address,
+                             socklen_t length, struct os *os)
+{
+    UNUSED, (void)fd, (void)data, (void)size, (void)flags, (void)address, (void)length;
+    return -ECHILD;
+}
+
+static ssize_t forked_read(int fd, void *data, size_t size, struct os *os)
+{
+    UNUSED, (void)fd, (void)data, (void)size;
+    return -ECHILD;
+}
+
+static ssize_t forked_write(int fd, const void *data, size_t size, struct os *os)
+{
+    UNUSED, (void)fd, (void)data, (void)size;
+    return -ECHILD;
+}
+
+static int forked_accept(int fd, struct sockaddr *address, socklen_t *length, struct os *os)
+{
+    UNUSED, (void)fd, (void)address, (void)length;
+    return -ECHILD;
+}
+
+struct os *os_linux_forked(void)
+{
+    static struct os forked; /* written in children only, which have one thread, before any use */
+    if (forked.alloc == NULL) {
+        forked = os_linux;
+        forked.recv = forked_recv;
+        forked.send = forked_send;
+        forked.recvfrom = forked_recvfrom;
+        forked.sendto = forked_sendto;
+        forked.read = forked_read;
+        forked.write = forked_write;
+        forked.accept = forked_accept;
+    }
+    return &forked;
+}

@@ -196,6 +196,7 @@ int queue_send(struct asyncore_dispatcher_with_send *s, bool ask, bool *ended)
     for (struct chunk *c; (c = s->head_) != NULL && sent < BYTES_PER_FLUSH;) {
         if (c->kind == CHUNK_END) {
             *ended = true;
+            pop(s);
             return 0;
         }
         if (c->left == 0 && c->kind == CHUNK_PRODUCER) {

@@ -35,7 +35,7 @@ RARE int may_queue(struct asyncore_dispatcher_with_send *s, size_t size)
         return -EPIPE;
     if (d->state_ & (S_BROKEN | S_SEND_FAILED))
         return d->error_;
-    if (d->state_ & S_CLOSE_WHEN_SENT || queue_ended(s))
+    if (d->state_ & (S_CLOSE_WHEN_SENT | S_DONE) || queue_ended(s))
         return -EPIPE;
     const struct marks *marks = queue_marks(s);
     return size > marks->limit || s->queued_ > marks->limit - size ? -ENOBUFS : 0;
@@ -141,7 +141,9 @@ void buffered_flush(struct asyncore_dispatcher *d)
         queue_drop(s);
     }
     queue_changed(s);
-    if (d->state_ & S_CLOSE_WHEN_SENT ? s->head_ == NULL || ended : ended && d->state_ & S_EOF_TOLD)
+    if (s->head_ == NULL && d->state_ & S_CLOSE_WHEN_SENT)
+        asyncore_close(d);
+    else if (ended && d->state_ & S_EOF_TOLD) /* neither direction has anything left to tell */
         asyncore_close(d);
     else if (ended)
         d->state_ |= S_DONE;
@@ -166,7 +168,7 @@ int with_send_close(struct asyncore_dispatcher *d)
 void with_send_release(struct asyncore_dispatcher *d, bool closing)
 {
     struct asyncore_dispatcher_with_send *s = with_send(d);
-    bool ended;
+    bool ended = false;
     if (closing && d->state_ & S_FLUSH && d->state_ & S_CONNECTED && !(d->state_ & (S_BROKEN | S_SEND_FAILED)) &&
         d->fd >= 0)
         queue_send(s, false, &ended);

@@ -425,7 +425,7 @@ static bool datagrams(struct asyncore_dispatcher *d)
 
 static RARE ssize_t recv_ended(struct asyncore_dispatcher *d, ssize_t n)
 {
-    if (datagrams(d))
+    if (n == -ECHILD || datagrams(d))
         return n;
     if (n == 0 && d->state_ & S_SEND_FAILED)
         n = d->error_;
@@ -486,7 +486,7 @@ ssize_t asyncore_recv_view(struct asyncore_dispatcher *d, const void **data)
 /* What was received before may still be read: then recv will come upon the end. */
 RARE ssize_t send_failed(struct asyncore_dispatcher *d, ssize_t n)
 {
-    if (d->type_ == SOCK_DGRAM)
+    if (n == -ECHILD || d->type_ == SOCK_DGRAM)
         return n;
     if (d->want_ & ASYNCORE_READ && !(d->state_ & (S_EOF | S_BROKEN))) {
         d->state_ |= S_SEND_FAILED;

@@ -299,22 +299,26 @@ static int change_post(const struct change *change)
     return 0;
 }
 
+/* Under the lock. */
+static void changes_apply(struct asyncore_map *map)
+{
+    while (map->changes != NULL) {
+        struct change *change = map->changes;
+        map->changes = change->next;
+        change_apply(change);
+        map_release(map, change);
+    }
+    atomic_store(&map->changed, false);
+}
+
 /* Applies what other threads posted. */
 void changes_run(struct asyncore_map *map)
 {
     if (!atomic_load_explicit(&map->changed, memory_order_relaxed))
         return;
     pthread_mutex_lock(&map->lock);
-    struct change *change = map->changes;
-    map->changes = NULL;
-    atomic_store(&map->changed, false);
+    changes_apply(map);
     pthread_mutex_unlock(&map->lock);
-    while (change != NULL) {
-        struct change *next = change->next;
-        change_apply(change);
-        map_release(map, change);
-        change = next;
-    }
 }
 
 static int change_make(struct asyncore_map *map, struct change *change)
@@ -328,10 +332,14 @@ static int change_make(struct asyncore_map *map, struct change *change)
         if (result < 0)
             return result;
     }
-    if (map_in_turn(map))
+    if (map_in_turn(map)) {
+        changes_run(map);
         return change_apply(change);
+    }
     pthread_mutex_lock(&map->lock);
     bool elsewhere = map_elsewhere(map);
+    if (!elsewhere)
+        changes_apply(map);
     result = elsewhere ? change_post(change) : change_apply(change);
     pthread_mutex_unlock(&map->lock);
     return elsewhere && result == 0 ? asyncore_wakeup(map) : result;
@@ -399,6 +407,7 @@ int asyncore_map_wait(struct asyncore_map *map, int timeout, struct asyncore_eve
         return result;
     changes_run(map);
     result = map->work & WORK_REBUILD ? watches_rebuild(map) : watches_flush(map);
+    work_left(map);
     if (result == 0)
         result = watches_wait(map, wait_time(map, timeout), ready, size < BATCH ? size : BATCH);
     map->clock_read = false;

@@ -471,7 +471,7 @@ static void *change_watches(void *arg)
         c->results[c->count++] = asyncore_watch_want(map, c->fd, ASYNCORE_READ);
         c->results[c->count++] = asyncore_watch_del(map, c->fd);
         c->results[c->count++] = asyncore_watch_add(map, c->fd, 0, &owner_b);
-        c->results[c->count++] = asyncore_watch_add(map, c->fd, 0, &owner_a); /* a fault: unreported, and nothing */
+        asyncore_watch_add(map, c->fd, 0, &owner_a); /* a fault, reported or not, and without effect */
         c->results[c->count++] = asyncore_watch_want(map, c->fd, ASYNCORE_WRITE);
     }
     return NULL;
@@ -539,6 +539,46 @@ START_TEST(changes_of_another_thread_take_effect_while_waiting)
     ck_assert_ptr_eq(seen[0].owner, &owner_b);
     ck_assert_uint_eq(seen[0].events & (ASYNCORE_READ | ASYNCORE_WRITE), ASYNCORE_WRITE);
     assert_changed(&c, thread);
+    ck_assert_int_eq(asyncore_watch_del(map, fds[0]), 0);
+    close_both(fds);
+}
+END_TEST
+
+struct rounds {
+    int fd, failures;
+    bool done;
+};
+
+static void *change_again_and_again(void *arg)
+{
+    struct rounds *r = arg;
+    for (int i = 0; i < 3000; i++) {
+        r->failures += asyncore_watch_add(map, r->fd, 0, &owner_a) != 0;
+        r->failures += asyncore_watch_want(map, r->fd, ASYNCORE_WRITE) != 0;
+        r->failures += asyncore_watch_want(map, r->fd, ASYNCORE_READ) != 0;
+        r->failures += asyncore_watch_del(map, r->fd) != 0;
+    }
+    r->failures += asyncore_watch_add(map, r->fd, ASYNCORE_READ, &owner_a) != 0;
+    r->failures += asyncore_watch_want(map, r->fd, ASYNCORE_WRITE) != 0;
+    __atomic_store_n(&r->done, true, __ATOMIC_SEQ_CST);
+    asyncore_wakeup(map);
+    return NULL;
+}
+
+/* Some come while this thread waits and are queued, some between two waits. */
+START_TEST(changes_of_another_thread_keep_their_order)
+{
+    pthread_t thread;
+    int fds[2];
+    unix_pair(fds);
+    struct rounds r = {.fd = fds[0]};
+    ck_assert_int_eq(pthread_create(&thread, NULL, change_again_and_again, &r), 0);
+    while (!__atomic_load_n(&r.done, __ATOMIC_SEQ_CST))
+        wait_map(1);
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(r.failures, 0);
+    wait_for_event();
+    assert_one(fds[0], ASYNCORE_WRITE, &owner_a);
     ck_assert_int_eq(asyncore_watch_del(map, fds[0]), 0);
     close_both(fds);
 }
@@ -636,6 +676,7 @@ static void add_context(TCase *tests)
     tcase_add_test(tests, posted_calls_are_run_with_the_timers);
     tcase_add_test(tests, a_wake_up_of_another_thread_ends_the_wait);
     tcase_add_test(tests, changes_of_another_thread_take_effect_while_waiting);
+    tcase_add_test(tests, changes_of_another_thread_keep_their_order);
     tcase_add_test(tests, map_wait_may_be_called_within_a_handler);
     tcase_add_test(tests, map_wait_may_be_called_within_a_timer);
     tcase_add_test(tests, watches_work_in_a_child_after_fork);

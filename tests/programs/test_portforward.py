@@ -802,6 +802,8 @@ class CommandLine(ForwardTest):
                 (remote + ("-P", "99999999999999999999"), ("remote-port", "99999999999999999999")),
                 (remote + ("-P", "0x50"), ("remote-port", "0x50")),
                 (("-r", ""), ("remote-ip",)),
+                (remote + ("-l", "unix:s"), ("unix:s",)),
+                (("-r", "unix:@s"), ("unix:@s",)),
         ):
             with self.subTest(args=args):
                 self.assert_fails(self.run_program("portforward", *args), 2, "portforward: ", *words)
@@ -826,6 +828,22 @@ class CommandLine(ForwardTest):
             code, out, errors = self.run_program("portforward", option)
             self.assertEqual((code, errors), (0, ""))
             self.assertRegex(out.decode(), r"\Aportforward [0-9]+\.[0-9]+\.[0-9]+\n\Z")
+
+    def test_starts_again_at_once(self):
+        """Where connections that it closed first have left the port in TIME_WAIT."""
+        for _ in range(10):
+            self.start_forward()
+            client, server = self.both_ends()
+            server.close()
+            self.assertEqual(client.recv(1), b"")
+            client.close()
+            self.assert_fds_return(self.program, self.fds)
+            self.assert_stops(self.program)
+            again = self.start("portforward", "-p", self.program.address[1], "-r", "127.0.0.1")
+            if again.read_line():  # else somebody else has taken the port, unless it is so every time
+                self.assert_stops(again)
+                return
+        self.fail(again.errors())
 
     def test_nobody_hears(self):
         for redirection, args in ((">/dev/full", ["--help"]), (">/dev/full", ["-p", "0", "-r", "127.0.0.1"]),
