@@ -4,12 +4,12 @@
  * peer's socket does not take is kept with the peer (`kept`, at most the 64 KiB of one read), and until that is
  * gone the end is not read: so a direction holds one bounded buffer, and only while bytes are stuck in it. An end wants
  *
- *     READ   unless its stream has ended, its peer still keeps bytes, or the remote is not connected yet
+ *     READ   unless its stream has ended or its peer still keeps bytes
  *     WRITE  while it keeps bytes
  *     ERROR  when neither: it must hear of a reset while it waits
- *     0      when both of its directions are done: a socket shut both ways would report that for ever
+ *     0      when both of its directions are done: a socket shut both ways would report that at every change
  *
- * and these change only when a direction stops or goes on: a message that fits costs one recv and one send.
+ * while the client of a remote that is not connected yet wants ERROR too. These change only when a direction stops or goes on: a message that fits costs one recv and one send.
  *
  * There are two ways to end. A stream that ends is passed on as shutdown(SHUT_WR), after its last byte, and
  * leaves the other direction alone; when both have been passed on, both ends are closed. Everything else (refused,
@@ -46,7 +46,7 @@ struct pair {
     struct forward *forward;
     struct pair *next, **place; /* in the forwarder's list */
     unsigned undestroyed;       /* channels */
-    bool connected, closed;
+    bool closed;
 };
 
 void reset_on_close(struct asyncore_dispatcher *d)
@@ -118,7 +118,7 @@ static void end_failed(struct end *end)
     struct end *peer = end->peer;
     const void *data;
     ssize_t n;
-    int r = end->pair->connected ? end_flush(peer) : -ENOTCONN;
+    int r = end_flush(peer);
 
     for (int i = 0; r == 0 && i < LAST_READS && (n = asyncore_recv_view(&end->base, &data)) > 0; i++)
         r = end_send(peer, data, (size_t)n);
@@ -131,7 +131,7 @@ static unsigned end_wants(const struct end *end)
 
     if (end->ended && end->shut)
         return 0;
-    if (!end->ended && end->peer->count == 0 && end->pair->connected)
+    if (!end->ended && end->peer->count == 0)
         events |= ASYNCORE_READ;
     if (end->count > 0)
         events |= ASYNCORE_WRITE;
@@ -160,8 +160,7 @@ static void pair_changed(struct pair *pair)
         pair_close(pair);
     } else {
         asyncore_want(&client->base, end_wants(client));
-        if (pair->connected)
-            asyncore_want(&remote->base, end_wants(remote));
+        asyncore_want(&remote->base, end_wants(remote));
     }
 }
 
@@ -197,7 +196,6 @@ static int remote_handle_connect(struct asyncore_dispatcher *d)
     struct pair *pair = ((struct end *)d)->pair;
 
     asyncore_setsockopt(d, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    pair->connected = true;
     pair_changed(pair);
     return 0;
 }
@@ -220,7 +218,7 @@ static int end_handle_error(struct asyncore_dispatcher *d, int error)
     struct end *end = (struct end *)d;
     struct forward *forward = end->pair->forward;
 
-    if (!end->pair->connected)
+    if (!asyncore_connected(&end->pair->remote.base))
         asyncore_log_info(&forward->listener, "error", "%s port %s: %s", forward->options.remote_host, forward->options.remote_port,
                           asyncore_strerror(error));
     end_failed(end);

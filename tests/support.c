@@ -185,7 +185,7 @@ int run_for(unsigned milliseconds)
     int turns = 0;
     uint64_t end = clock_ns() + milliseconds * UINT64_C(1000000);
     for (uint64_t now = clock_ns(); now < end; now = clock_ns()) {
-        ck_assert_int_ge(asyncore_poll(map, (int)((end - now + 999999) / 1000000)), 0);
+        must(asyncore_poll(map, (int)((end - now + 999999) / 1000000)) >= 0);
         turns++;
     }
     return turns;
@@ -201,7 +201,7 @@ void assert_idle_for(unsigned milliseconds)
 
 void turn(void)
 {
-    ck_assert_int_ge(asyncore_poll(map, 0), 0);
+    must(asyncore_poll(map, 0) >= 0);
 }
 
 /* -- Probes ------------------------------------------------------------------------------------------------------- */
@@ -390,7 +390,8 @@ void peer_send(int fd, const void *data, size_t size)
 {
     for (size_t sent = 0; sent < size;) {
         ssize_t n = send(fd, (const char *)data + sent, size - sent, MSG_NOSIGNAL);
-        ck_assert_msg(n > 0, "peer cannot send: %s", strerror(errno));
+        if (n <= 0)
+            ck_abort_msg("peer cannot send: %s", strerror(errno));
         sent += (size_t)n;
     }
 }
@@ -400,7 +401,8 @@ size_t peer_recv(int fd, void *data, size_t size)
     size_t got = 0;
     while (got < size) {
         ssize_t n = recv(fd, (char *)data + got, size - got, 0);
-        ck_assert_msg(n >= 0, "peer cannot receive: %s", strerror(errno));
+        if (n < 0)
+            ck_abort_msg("peer cannot receive: %s", strerror(errno));
         if (n == 0)
             break;
         got += (size_t)n;
@@ -500,8 +502,11 @@ void pattern_fill(void *data, size_t offset, size_t size)
 
 void pattern_check(const void *data, size_t offset, size_t size)
 {
-    for (size_t i = 0; i < size; i++)
-        ck_assert_msg(((const unsigned char *)data)[i] == pattern_at(offset + i), "byte %zu is wrong", offset + i);
+    size_t i = 0;
+    while (i < size && ((const unsigned char *)data)[i] == pattern_at(offset + i))
+        i++;
+    if (i < size)
+        ck_abort_msg("byte %zu is wrong", offset + i);
 }
 
 uint32_t random_next(uint32_t *state)

@@ -25,6 +25,13 @@ void use_map(const struct asyncore_map_options *options); /* another one in its 
  * time limit and a fresh map, and fails if it leaves more or fewer descriptors behind than it found. */
 int run_suite(const char *name, void (*add)(TCase *tests), ...);
 
+/* For what is checked very often: Check writes a record of each of its own assertions. */
+#define must(condition) \
+    do { \
+        if (!(condition)) \
+            ck_abort_msg("not so: %s", #condition); \
+    } while (0)
+
 /* Leaves a test that cannot be run here, and says so. */
 #define skip_unless(condition, why) \
     do { \
@@ -64,8 +71,9 @@ unsigned patience(void); /* ms after which a test gives up, stretched by $CK_TIM
     do { \
         uint64_t end_ = clock_ns() + patience() * UINT64_C(1000000); \
         while (!(condition)) { \
-            ck_assert_msg(clock_ns() < end_, "still not: %s (notes: %.200s)", #condition, notes()); \
-            ck_assert_int_ge(asyncore_poll(m, 20), 0); \
+            if (clock_ns() >= end_) \
+                ck_abort_msg("still not: %s (notes: %.200s)", #condition, notes()); \
+            must(asyncore_poll(m, 20) >= 0); \
         } \
     } while (0)
 #define run_until(condition) run_map_until(map, condition)
@@ -75,7 +83,8 @@ unsigned patience(void); /* ms after which a test gives up, stretched by $CK_TIM
     do { \
         uint64_t end_ = clock_ns() + patience() * UINT64_C(1000000); \
         while (!(condition)) { \
-            ck_assert_msg(clock_ns() < end_, "still not: %s", #condition); \
+            if (clock_ns() >= end_) \
+                ck_abort_msg("still not: %s", #condition); \
             rest_ms(1); \
         } \
     } while (0)

@@ -73,10 +73,24 @@ START_TEST(strerror_knows_every_error)
         for (size_t j = 0; j < i; j++)
             ck_assert_str_ne(asyncore_strerror(own[i]), asyncore_strerror(own[j]));
     }
-    for (int error = 1; error < 134; error++)
-        ck_assert_str_eq(asyncore_strerror(-error), strerror(error));
-    ck_assert_ptr_nonnull(asyncore_strerror(-4999));
+    for (int error = 1; error < 134; error++) {
+        char text[128];
+        snprintf(text, sizeof text, "%s", asyncore_strerror(-error));
+        if (strstr(strerror(error), "nknown error") == NULL)
+            ck_assert_str_eq(text, strerror(error));
+    }
     ck_assert_ptr_nonnull(asyncore_strerror(INT32_MIN));
+}
+END_TEST
+
+START_TEST(strerrors_text_stays)
+{
+    char before[128];
+    const char *text = asyncore_strerror(-4999);
+    snprintf(before, sizeof before, "%s", text);
+    asyncore_strerror(-4998);
+    strerror(4997);
+    ck_assert_str_eq(text, before);
 }
 END_TEST
 
@@ -93,6 +107,7 @@ static void add_tests(TCase *tests)
     tcase_add_test(tests, masks_are_the_kernels_poll_bits);
     tcase_add_loop_test(tests, init_refuses_a_program_of_another_version, 0, 3);
     tcase_add_test(tests, strerror_knows_every_error);
+    tcase_add_test(tests, strerrors_text_stays);
     tcase_add_test(tests, the_library_is_the_one_of_the_headers);
 }
 

@@ -97,7 +97,7 @@ static void receive_slowly(int peer, size_t from, size_t to, size_t piece)
     set_blocking(peer, false);
     while (from < to) {
         ssize_t n = recv(peer, data, piece < to - from ? piece : to - from, 0);
-        ck_assert(n != 0);
+        must(n != 0);
         if (n > 0) {
             pattern_check(data, from, (size_t)n);
             from += (size_t)n;
@@ -140,7 +140,7 @@ START_TEST(many_small_sends_arrive_in_order)
     for (size_t i = 0; i < SENDS; i++) {
         unsigned char byte;
         pattern_fill(&byte, i, 1);
-        ck_assert_int_ge((int)asyncore_send(&s->base.base, &byte, 1), 0);
+        must(asyncore_send(&s->base.base, &byte, 1) >= 0);
     }
     receive_slowly(peer, 0, SENDS, 7000);
     close(peer);
@@ -224,7 +224,7 @@ static size_t fill_queue(struct sender *s, size_t queued)
     unsigned char data[1000];
     while (asyncore_queued(&s->base) < queued) {
         pattern_fill(data, all, sizeof data);
-        ck_assert_int_ge((int)asyncore_send(&s->base.base, data, sizeof data), 0);
+        must(asyncore_send(&s->base.base, data, sizeof data) >= 0);
         all += sizeof data;
     }
     return all;

@@ -329,6 +329,54 @@ class BackPressure(ForwardTest):
         server.close()
         self.finish()
 
+    @unittest.skipIf(os.environ.get("ASYNCORE_ENGINE", "epoll") != "epoll", "looks into epoll's set")
+    def test_end_seen_while_bytes_are_stuck(self):
+        """The last byte is in the forwarder's own buffer when both streams have ended, which the kernel then says."""
+        client, server = self.both_ends()
+        server.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.recv(1), b"")
+        sent = self.push_until_kept(client)
+        client.shutdown(socket.SHUT_WR)
+        self.assert_no_spin(self.program)
+        self.assertTrue(receive_all(server) == pushed(sent))
+        client.close()
+        server.close()
+        self.finish()
+
+    @unittest.skipIf(os.environ.get("ASYNCORE_ENGINE", "epoll") != "epoll", "looks into epoll's set")
+    def test_reset_seen_while_bytes_are_stuck(self):
+        """What the forwarder had read by then goes out before the reset, if there is room for it."""
+        client, server = self.both_ends()
+        sent = self.push_until_kept(client)
+        self.program.process.send_signal(signal.SIGSTOP)
+        reset(client)
+        data = bytearray()
+        while select.select([server], [], [], STALLED)[0]:
+            data += server.recv(MB)
+        self.program.process.send_signal(signal.SIGCONT)
+        data += until_reset(server)
+        self.assertTrue(data == pushed(sent))
+        server.close()
+        self.finish()
+
+    def push_until_kept(self, client):
+        """Sends until the forwarder keeps the last of it itself, and returns how much was sent."""
+        sent = 0
+        while not self.stopped_reading():
+            client.sendall(pushed(sent + 16384)[sent:])
+            sent += 16384
+            poll_until(lambda: unread(self.program, client) == 0 or self.stopped_reading(), "it is read")
+        self.assertEqual(unread(self.program, client), 0)
+        return sent
+
+    def stopped_reading(self):
+        """Whether the server's socket takes no more, so that the client's bytes are kept."""
+        set_ = [fd for fd in os.listdir("/proc/%d/fd" % self.program.pid)
+                if os.readlink("/proc/%d/fd/%s" % (self.program.pid, fd)) == "anon_inode:[eventpoll]"]
+        with open("/proc/%d/fdinfo/%s" % (self.program.pid, set_[0])) as f:
+            wanted = [int(line.split()[3], 16) for line in f if line.startswith("tfd:")]
+        return select.EPOLLOUT in [events & (select.EPOLLIN | select.EPOLLOUT) for events in wanted]
+
     def test_slow_reader_after_close(self):
         client, server = self.both_ends()
         sent = push(server)
@@ -337,6 +385,17 @@ class BackPressure(ForwardTest):
         self.assertTrue(receive_all(client) == pushed(sent))
         client.close()
         self.finish()
+
+
+def unread(program, client):
+    """Bytes that have come from the client and that the program has not read."""
+    ports = [":%04X" % port for port in (program.address[1], client.getsockname()[1])]
+    with open("/proc/net/tcp") as f:
+        for row in f.read().splitlines()[1:]:
+            field = row.split()
+            if field[1].endswith(ports[0]) and field[2].endswith(ports[1]):
+                return int(field[4].split(":")[1], 16)
+    raise AssertionError("no such connection")
 
 
 class HalfClose(ForwardTest):
@@ -554,6 +613,30 @@ class Resets(ForwardTest):
             client.close()
         self.finish()
 
+    def test_answer_and_reset_before_the_next_request(self):
+        """All in one turn: the request that cannot be sent is no reason to drop the answer that came before."""
+        def check(a, b):
+            self.exchange(a, b)
+            self.program.process.send_signal(signal.SIGSTOP)
+            b.sendall(b"too late")
+            a.sendall(b"the answer")
+            reset(a)
+            self.program.process.send_signal(signal.SIGCONT)
+            self.assertEqual(until_reset(b), b"the answer")
+        self.each_side(check)
+
+    def test_end_and_reset_at_once(self):
+        """The kernel tells both in one event, and of an end only when asked: the pair must not wait for b for ever."""
+        def check(a, b):
+            self.exchange(a, b)
+            self.program.process.send_signal(signal.SIGSTOP)
+            a.sendall(b"the end")
+            a.shutdown(socket.SHUT_WR)
+            reset(a)
+            self.program.process.send_signal(signal.SIGCONT)
+            poll_until(lambda: self.program.fds() == self.fds, "the pair has ended")
+        self.each_side(check)
+
     def test_client_resets_while_connecting(self):
         server = self.listener(backlog=0)
         fill_backlog(self, server)
@@ -600,6 +683,15 @@ class Remotes(ForwardTest):
         self.assert_fds_return(program, before)
         self.assertEqual(program.errors(), "portforward: 127.0.0.1 port %d: Connection refused\n" % port * 20)
         self.assert_stops(program, errors=None)
+
+    def test_nobody_reads_the_errors(self):
+        command = ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh"] + WRAPPER + [binary("portforward")]
+        program = self.start(command, "-p", 0, "-r", "127.0.0.1", "-P", free_port())
+        program.address = ("127.0.0.1", int(program.read_line().split(",")[0].split(":")[2]))
+        program.process.stdout.close()
+        for _ in range(3):
+            self.assert_resets(program)
+        self.assert_stops(program)
 
     def test_refused_beside_an_open_one(self):
         self.start_forward()
@@ -721,7 +813,7 @@ class Many(ForwardTest):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
         self.start_forward(preexec_fn=lower)
-        clients = [self.connect(self.program) for _ in range(limit)]
+        clients = [s for s in [self.connect_or_reset() for _ in range(limit)] if s]
         self.server.settimeout(0.5)
         servers = []
         try:
@@ -739,6 +831,12 @@ class Many(ForwardTest):
         self.assert_fds_return(self.program, self.fds)
         self.assert_serves()
         self.assert_stops(self.program, errors=None)
+
+    def connect_or_reset(self):
+        try:
+            return self.connect(self.program)
+        except ConnectionResetError:
+            return None
 
     def drain(self):
         """Takes the connections of clients that are gone, until there are no more."""
