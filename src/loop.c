@@ -624,6 +624,16 @@ int asyncore_close_fd(struct asyncore_map *map, int fd)
     return result;
 }
 
+/* strerror's text may be gone at its next call, where the number is none of the kernel's. */
+static const char *errno_text(int number)
+{
+#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 32)
+    return strerrordesc_np(number);
+#else
+    return strerror(number);
+#endif
+}
+
 const char *asyncore_strerror(int error)
 {
     switch (error) {
@@ -640,7 +650,8 @@ const char *asyncore_strerror(int error)
     }
     if (error == INT_MIN)
         return "unknown error";
-    return strerror(error < 0 ? -error : error);
+    const char *text = errno_text(error < 0 ? -error : error);
+    return text != NULL ? text : "unknown error";
 }
 
 const char *asyncore_features(void)

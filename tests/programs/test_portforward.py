@@ -349,13 +349,15 @@ class BackPressure(ForwardTest):
         client, server = self.both_ends()
         sent = self.push_until_kept(client)
         self.program.process.send_signal(signal.SIGSTOP)
+        had = sent - unread(self.program, client)
         reset(client)
         data = bytearray()
         while select.select([server], [], [], STALLED)[0]:
             data += server.recv(MB)
         self.program.process.send_signal(signal.SIGCONT)
         data += until_reset(server)
-        self.assertTrue(data == pushed(sent))
+        self.assertTrue(pushed(sent).startswith(data))
+        self.assertGreaterEqual(len(data), had)
         server.close()
         self.finish()
 
@@ -366,7 +368,6 @@ class BackPressure(ForwardTest):
             client.sendall(pushed(sent + 16384)[sent:])
             sent += 16384
             poll_until(lambda: unread(self.program, client) == 0 or self.stopped_reading(), "it is read")
-        self.assertEqual(unread(self.program, client), 0)
         return sent
 
     def stopped_reading(self):
@@ -375,7 +376,7 @@ class BackPressure(ForwardTest):
                 if os.readlink("/proc/%d/fd/%s" % (self.program.pid, fd)) == "anon_inode:[eventpoll]"]
         with open("/proc/%d/fdinfo/%s" % (self.program.pid, set_[0])) as f:
             wanted = [int(line.split()[3], 16) for line in f if line.startswith("tfd:")]
-        return select.EPOLLOUT in [events & (select.EPOLLIN | select.EPOLLOUT) for events in wanted]
+        return any(events & select.EPOLLOUT for events in wanted)
 
     def test_slow_reader_after_close(self):
         client, server = self.both_ends()

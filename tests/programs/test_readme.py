@@ -39,7 +39,7 @@ class Readme(unittest.TestCase):
         with open(source, "w") as file:
             file.write(code)
         self.program = os.path.join(self.directory, "echo")
-        flags = ["-fsanitize=" + os.environ["SANITIZE"]] if os.environ.get("SANITIZE") else []
+        flags = ["-fsanitize=" + os.environ["SANITIZE"]] if os.environ.get("SANITIZE") else []  # as the library
         subprocess.run(
             [os.environ.get("CC", "cc"), "-std=c11", "-Wall", "-Werror", "-I" + os.path.join(ROOT, "include"), source,
              "-o", self.program, "-L" + LIB, "-lasyncore", "-Wl,-rpath," + LIB] + flags,
