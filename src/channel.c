@@ -67,11 +67,21 @@ static unsigned mask(const struct asyncore_dispatcher *d)
     return wanted;
 }
 
+static void held_release(struct asyncore_dispatcher *d, unsigned wanted)
+{
+    if (d->state_ & S_HELD && wanted & ASYNCORE_READ) {
+        d->state_ &= ~(uint32_t)S_HELD;
+        channel_pend(d, S_READY);
+    }
+}
+
 void channel_interest(struct asyncore_dispatcher *d)
 {
     if (d->state_ & S_ADDED && d->fd >= 0) {
-        watch_want(d->map, d->fd, mask(d));
+        unsigned wanted = mask(d);
+        watch_want(d->map, d->fd, wanted);
         map_touched(d->map);
+        held_release(d, wanted);
     }
 }
 
@@ -83,24 +93,24 @@ static void says(struct asyncore_dispatcher *d, uint32_t bit, bool yes)
 /* Whether reading, or writing, is wanted at this moment: a neighbour may have changed what a predicate looks at. */
 static bool wants_read(struct asyncore_dispatcher *d)
 {
-    if (d->state_ & S_ASK_READ)
+    if (d->state_ & S_ASK_READ && d->map->open)
         says(d, S_SAYS_READ, call(d, readable) != 0);
-    return (mask(d) & ASYNCORE_READ) != 0;
+    return d->map->open && (mask(d) & ASYNCORE_READ) != 0;
 }
 
 static bool wants_write(struct asyncore_dispatcher *d)
 {
-    if (d->state_ & S_ASK_WRITE)
+    if (d->state_ & S_ASK_WRITE && d->map->open)
         says(d, S_SAYS_WRITE, call(d, writable) != 0);
-    return (mask(d) & ASYNCORE_WRITE) != 0;
+    return d->map->open && (mask(d) & ASYNCORE_WRITE) != 0;
 }
 
 int asyncore_want(struct asyncore_dispatcher *d, unsigned events)
 {
     if (events & ~(unsigned)(ASYNCORE_READ | ASYNCORE_WRITE | ASYNCORE_EXPT | ASYNCORE_ERROR))
         return -EINVAL;
-    if (map_forked(d->map) < 0)
-        return -ECHILD;
+    if (d->map == NULL || map_forked(d->map) < 0)
+        return d->map == NULL ? -EBADF : -ECHILD;
     d->want_ = (uint16_t)events;
     channel_interest(d);
     return 0;
@@ -115,6 +125,8 @@ unsigned asyncore_wanted(const struct asyncore_dispatcher *d)
 
 void channel_pend(struct asyncore_dispatcher *d, uint32_t why)
 {
+    if (!(d->state_ & S_ADDED))
+        return;                  /* out of the map nobody is told: what is recorded is told when it joins again */
     if (d->state_ & S_RESTING) { /* that list is linked through the same member */
         list_unlink(&d->pending_);
         d->state_ &= ~(uint32_t)S_RESTING;
@@ -134,16 +146,16 @@ void channel_broken(struct asyncore_dispatcher *d, int error)
     d->state_ |= S_BROKEN;
     d->error_ = error;
     channel_interest(d);
-    if (d->map->serving != d)
+    if (!told_after_handler(d))
         channel_pend(d, S_TELL);
 }
 
 int asyncore_ready(struct asyncore_dispatcher *d)
 {
-    if (map_forked(d->map) < 0)
-        return -ECHILD;
     if (!(d->state_ & S_ADDED))
         return -EBADF;
+    if (map_forked(d->map) < 0)
+        return -ECHILD;
     channel_pend(d, S_READY);
     return 0;
 }
@@ -151,9 +163,8 @@ int asyncore_ready(struct asyncore_dispatcher *d)
 /* -- Serving -- */
 
 /* handle_close for an error, or handle_error; who fails there too is closed. */
-static void tell_error(struct asyncore_dispatcher *d, int error)
+static void tell_error(struct asyncore_map *map, struct asyncore_dispatcher *d, int error)
 {
-    struct asyncore_map *map = d->map;
     int result = 0;
     d->error_ = error;
     if (!disconnected(error))
@@ -166,19 +177,18 @@ static void tell_error(struct asyncore_dispatcher *d, int error)
         asyncore_close(d);
 }
 
-static void tell_end(struct asyncore_dispatcher *d, uint32_t told)
+static void tell_end(struct asyncore_map *map, struct asyncore_dispatcher *d, uint32_t told)
 {
     d->state_ |= told;
     d->error_ = 0;
     int result = call(d, handle_close);
-    if (d->map->open && result < 0 && result != -EAGAIN)
-        tell_error(d, result);
+    if (map->open && result < 0 && result != -EAGAIN)
+        tell_error(map, d, result);
 }
 
 /* What a handler's result and the records of the channel come to. Whether the channel is still open. */
-RARE bool channel_settle(struct asyncore_dispatcher *d, int result)
+RARE bool channel_settle(struct asyncore_map *map, struct asyncore_dispatcher *d, int result)
 {
-    struct asyncore_map *map = d->map;
     if (map->open && d->state_ & S_ACCEPTING && (exhausted(result) || result == -ECONNABORTED)) {
         if (result != -ECONNABORTED)
             channel_rest(d);
@@ -193,11 +203,11 @@ RARE bool channel_settle(struct asyncore_dispatcher *d, int result)
                 d->state_ |= S_BROKEN | S_BROKEN_TOLD;
                 channel_interest(d);
             }
-            tell_error(d, error);
+            tell_error(map, d, error);
         } else if (s & S_EOF && !(s & (S_EOF_TOLD | S_BROKEN))) {
-            tell_end(d, S_EOF_TOLD);
+            tell_end(map, d, S_EOF_TOLD);
         } else if (s & S_DONE && !(s & (S_DONE_TOLD | S_BROKEN))) {
-            tell_end(d, S_DONE_TOLD);
+            tell_end(map, d, S_DONE_TOLD);
         } else {
             break;
         }
@@ -234,7 +244,8 @@ static int only_error(struct asyncore_dispatcher *d, unsigned events)
  * again and again: who was told once is out of the kernel's set. */
 RARE void channel_serve_rare(struct asyncore_dispatcher *d, unsigned events)
 {
-    if (!settle(d, call(d, handle_event, events)) || !(events & (ASYNCORE_ERROR | ASYNCORE_HANGUP)))
+    struct asyncore_map *map = d->map;
+    if (!settle(map, d, call(d, handle_event, events)) || !(events & (ASYNCORE_ERROR | ASYNCORE_HANGUP)))
         return;
     if (!(d->state_ & S_CONNECTING) && !(mask(d) & (ASYNCORE_READ | ASYNCORE_WRITE))) {
         d->want_ &= (uint16_t) ~(ASYNCORE_ERROR | ASYNCORE_EXPT);
@@ -245,6 +256,7 @@ RARE void channel_serve_rare(struct asyncore_dispatcher *d, unsigned events)
 /* The default order of events. */
 int default_event(struct asyncore_dispatcher *d, unsigned events)
 {
+    struct asyncore_map *map = d->map;
     if (events & POLLNVAL) {
         channel_broken(d, -EBADF);
         return 0;
@@ -253,7 +265,7 @@ int default_event(struct asyncore_dispatcher *d, unsigned events)
         return connect_event(d);
     if (d->state_ & S_ACCEPTING)
         return events & ~(unsigned)ASYNCORE_WRITE && wants_read(d) ? call(d, handle_accept) : 0;
-    if (events & ASYNCORE_EXPT && mask(d) & ASYNCORE_EXPT && !settle(d, call(d, handle_expt)))
+    if (events & ASYNCORE_EXPT && mask(d) & ASYNCORE_EXPT && !settle(map, d, call(d, handle_expt)))
         return 0;
     if (events & (ASYNCORE_ERROR | ASYNCORE_HANGUP)) {
         if (wants_read(d))
@@ -263,9 +275,9 @@ int default_event(struct asyncore_dispatcher *d, unsigned events)
         else if (d->want_ & ASYNCORE_ERROR)
             return only_error(d, events);
     }
-    if (events & ASYNCORE_READ && wants_read(d) && !settle(d, call(d, handle_read)))
+    if (events & ASYNCORE_READ && wants_read(d) && !settle(map, d, call(d, handle_read)))
         return 0;
-    if (events & ASYNCORE_WRITE && d->map->open && wants_write(d))
+    if (events & ASYNCORE_WRITE && map->open && wants_write(d))
         return call(d, handle_write);
     return 0;
 }
@@ -285,6 +297,7 @@ static bool ask(struct asyncore_dispatcher *d)
 void channels_ask(struct asyncore_map *map)
 {
     link_t asked;
+    map->work &= ~(unsigned)WORK_UNASKED;
     list_take(&map->asked, &asked);
     while (!list_empty(&asked)) {
         struct asyncore_dispatcher *d = owner_of(asked.next, struct asyncore_dispatcher, asked_);
@@ -292,7 +305,7 @@ void channels_ask(struct asyncore_map *map)
         list_append(&map->asked, &d->asked_);
         begin(d);
         if (ask(d) && d->fd >= 0)
-            watch_want(map, d->fd, mask(d));
+            channel_interest(d);
     }
     map->serving = NULL;
 }
@@ -313,7 +326,7 @@ void channels_flush(struct asyncore_map *map)
             continue;
         begin(d);
         buffered_flush(d);
-        settle(d, 0);
+        settle(map, d, 0);
     }
     map->serving = NULL;
 }
@@ -330,9 +343,13 @@ void channels_deliver(struct asyncore_map *map)
         if (d->state_ & S_FLUSH)
             list_append(&map->pending, &d->pending_);
         begin(d);
-        if (why & S_READY && d->state_ & S_CONNECTED && wants_read(d))
-            settle(d, call(d, handle_read));
-        settle(d, 0);
+        if (why & S_READY && d->state_ & S_CONNECTED) {
+            if (wants_read(d))
+                settle(map, d, call(d, handle_read));
+            else if (map->open && !(d->state_ & (S_EOF | S_BROKEN)))
+                d->state_ |= S_HELD;
+        }
+        settle(map, d, 0);
     }
     map->serving = NULL;
 }
@@ -357,7 +374,7 @@ void channel_enlist(struct asyncore_dispatcher *d)
     list_append(&map->all, &d->all_);
     if (d->state_ & (S_ASK_READ | S_ASK_WRITE)) {
         list_append(&map->asked, &d->asked_);
-        map->work |= WORK_ASKED;
+        map->work |= WORK_ASKED | WORK_UNASKED;
     }
     if (!(d->state_ & S_BACKGROUND)) {
         d->state_ |= S_COUNTED;
@@ -372,13 +389,17 @@ int channel_attach(struct asyncore_dispatcher *d, int fd)
         return result;
     d->fd = fd;
     channel_enlist(d);
+    if (d->state_ & (S_EOF | S_BROKEN | S_DONE)) /* it was out of the map when that happened */
+        channel_pend(d, S_TELL);
+    held_release(d, mask(d));
     map_touched(d->map);
     return 0;
 }
 
 void channel_detach(struct asyncore_dispatcher *d)
 {
-    if (d->fd >= 0)
+    struct watch *w = d->fd >= 0 ? watch_at(d->map, d->fd) : NULL;
+    if (w != NULL && w->kind == WATCH_CHANNEL && w->owner == d) /* else it is out of the map already */
         watch_del(d->map, d->fd);
 }
 
@@ -391,6 +412,8 @@ static void leave(struct asyncore_dispatcher *d)
     list_unlink(&d->pending_);
     if (d->state_ & S_COUNTED)
         map->foreground--;
+    if (d->state_ & S_READY)
+        d->state_ |= S_HELD; /* until it joins again */
     d->state_ &= ~(uint32_t)(S_ADDED | S_COUNTED | S_ANY_PENDING | S_RESTING);
     if (map->serving == d)
         map->open = false;
@@ -458,8 +481,8 @@ int asyncore_del_channel(struct asyncore_dispatcher *d)
         return result;
     if (!(d->state_ & S_ADDED))
         return 0;
-    if (d->fd < 0)
-        return -EBUSY; /* its name is looked up: there is nothing to take out yet */
+    if (d->state_ & S_CONNECTING)
+        return -EBUSY; /* its sockets come and go */
     leave(d);
     return 0;
 }
@@ -489,6 +512,8 @@ int asyncore_add_channel(struct asyncore_dispatcher *d, struct asyncore_map *map
         return -EBADF;
     if (map != NULL && map != d->map) {
         result = map_get(&map);
+        if (result == 0 && map_elsewhere(map))
+            result = -EPERM;
         if (result == 0)
             result = move(d, map);
         if (result < 0)
@@ -519,9 +544,9 @@ static void end(struct asyncore_dispatcher *d)
     struct asyncore_map *map = d->map;
     const struct class_root *root = class_root_of(d);
     struct extra *extra = d->extra_;
-    int fd = d->state_ & S_BORROWED ? -1 : d->fd;
     if (root->release != NULL)
         root->release(d, true);
+    int fd = d->state_ & S_BORROWED ? -1 : d->fd; /* a signal has closed its own */
     if (extra != NULL) {
         asyncore_cancel(&extra->idle_timer);
         d->state_ &= ~(uint32_t)S_IDLE;
@@ -543,8 +568,7 @@ int asyncore_close(struct asyncore_dispatcher *d)
         return 0;
     if (result < 0)
         return result;
-    if (d->state_ & S_ADDED || d->fd >= 0 || d->class_->destroy != dispatcher_defaults.destroy)
-        end(d);
+    end(d);
     if (d->class_->destroy != dispatcher_defaults.destroy) {
         d->state_ |= S_DYING;
         list_append(&d->map->dead, &d->all_);
@@ -561,7 +585,7 @@ int asyncore_fini(struct asyncore_dispatcher *d)
     int result = map_elsewhere(d->map) ? -EPERM : map_forked(d->map);
     if (result < 0)
         return result;
-    if (d->map->serving == d)
+    if (d->map->serving == d || d->map->making == d)
         return -EBUSY;
     if (!(d->state_ & S_DYING))
         end(d);
@@ -591,7 +615,12 @@ int asyncore_close_all(struct asyncore_map *map)
 void channels_clear(struct asyncore_map *map)
 {
     do {
-        asyncore_close_all(map);
+        while (!list_empty(&map->all)) {
+            struct asyncore_dispatcher *d = owner_of(map->all.next, struct asyncore_dispatcher, all_);
+            asyncore_close(d);
+            if (!(d->state_ & S_DYING))
+                d->map = NULL; /* close and fini after this are nothing */
+        }
         channels_reap(map);
     } while (!list_empty(&map->all) || !list_empty(&map->dead));
     classes_clear(map);
@@ -663,7 +692,7 @@ static void idle_look(struct asyncore_timer *timer, void *arg)
     if (!late || !(d->state_ & S_ADDED))
         return;
     begin(d);
-    settle(d, -ETIMEDOUT);
+    settle(map, d, -ETIMEDOUT);
     map->serving = NULL;
 }
 
@@ -784,7 +813,7 @@ static int default_nothing(struct asyncore_dispatcher *d)
 static int default_expt(struct asyncore_dispatcher *d)
 {
     asyncore_log_info(d, "warning", "%s: unhandled exceptional event", d->class_->name);
-    return 0;
+    return asyncore_want(d, d->want_ & ~(unsigned)ASYNCORE_EXPT);
 }
 
 static int default_read(struct asyncore_dispatcher *d)
@@ -801,8 +830,14 @@ static int default_write(struct asyncore_dispatcher *d)
 
 static int default_error(struct asyncore_dispatcher *d, int error)
 {
+    struct asyncore_map *map = d->map;
     asyncore_log_info(d, "error", "%s: closing the channel: %s", d->class_->name, asyncore_strerror(error));
-    return call(d, handle_close);
+    if (!still_open(map, d))
+        return 0; /* by the log function */
+    int result = call(d, handle_close);
+    if (result < 0 && result != -EAGAIN && still_open(map, d))
+        asyncore_close(d);
+    return 0;
 }
 
 static int default_readable(struct asyncore_dispatcher *d)

@@ -40,8 +40,9 @@ enum {
     S_FLUSH = 1u << 27, /* queued output has not been tried */
     S_TELL = 1u << 28,  /* something to settle outside its own handler */
 
-    S_LOOKUP = 1u << 29, /* connecting, and its name is looked up */
+    S_LOOKUP = 1u << 29,    /* connecting, and its name is looked up */
     S_DONE_TOLD = 1u << 30, /* handle_close was called for S_DONE */
+    S_HELD = 1u << 31,      /* asyncore_ready, but it does not want to read */
 
     /* What its class is, and a new socket in the same struct keeps. */
     S_CLASS = S_BACKGROUND | S_ASK_READ | S_ASK_WRITE | S_BUFFERED | S_NO_SOCKET,
@@ -84,7 +85,7 @@ extern const struct class_root dispatcher_root;
 extern const struct asyncore_class dispatcher_defaults;
 
 /* channel.c: for the loop */
-bool channel_settle(struct asyncore_dispatcher *d, int result);
+bool channel_settle(struct asyncore_map *map, struct asyncore_dispatcher *d, int result);
 int default_event(struct asyncore_dispatcher *d, unsigned events);
 void channel_serve_rare(struct asyncore_dispatcher *d, unsigned events);
 void channels_ask(struct asyncore_map *map);
@@ -134,11 +135,11 @@ static inline void begin(struct asyncore_dispatcher *d)
 }
 
 /* After every handler: what its result and the records of the channel come to. Whether d is still open. */
-HOT bool settle(struct asyncore_dispatcher *d, int result)
+HOT bool settle(struct asyncore_map *map, struct asyncore_dispatcher *d, int result)
 {
-    if (d->map->open && result >= 0 && !(d->state_ & (S_EOF | S_DONE | S_BROKEN)))
+    if (map->open && result >= 0 && !(d->state_ & (S_EOF | S_DONE | S_BROKEN)))
         return true;
-    return channel_settle(d, result);
+    return channel_settle(map, d, result);
 }
 
 /* `events` are wanted, as far as the watch knows: reading alone needs no second look, whatever else does. */
@@ -148,10 +149,16 @@ HOT void channel_serve(struct asyncore_map *map, struct asyncore_dispatcher *d, 
     map->open = true;
     if (events == ASYNCORE_READ && !(d->state_ & (S_CONNECTING | S_ACCEPTING | S_ASK_READ)) &&
         d->class_->handle_event == default_event)
-        settle(d, call(d, handle_read));
+        settle(map, d, call(d, handle_read));
     else
         channel_serve_rare(d, events);
     map->serving = NULL;
+}
+
+/* What happened is told by settle() after d's handler, or else (it was closed, and opened again) from the pending list. */
+static inline bool told_after_handler(const struct asyncore_dispatcher *d)
+{
+    return d->map->serving == d && d->map->open;
 }
 
 /* Whether the handler in hand may go on with d. */

@@ -123,10 +123,10 @@ ssize_t asynchat_find(const void *data, size_t n, const void *terminator, size_t
 
 /* -- Splitting -- */
 
-static bool goes_on(const struct asynchat *c)
+static bool goes_on(const struct asyncore_map *map, const struct asynchat *c)
 {
     const struct asyncore_dispatcher *d = &c->base.base;
-    return d->map->open && !(c->flags_ & CHAT_DISCARD) && !(d->state_ & (S_PAUSED | S_BROKEN));
+    return map->open && !(c->flags_ & CHAT_DISCARD) && !(d->state_ & (S_PAUSED | S_BROKEN));
 }
 
 static int collect(struct asynchat *c, const unsigned char *data, size_t n)
@@ -144,54 +144,56 @@ static int found(struct asynchat *c)
 /* Up to the limit; the rest is an error. */
 static int collect_bounded(struct asynchat *c, const unsigned char *data, size_t n)
 {
-    size_t room = c->limit_ - c->collected_;
-    int result = collect(c, data, n < room ? n : room);
+    size_t room = c->limit_ > c->collected_ ? c->limit_ - c->collected_ : 0, take = n < room ? n : room;
+    c->collected_ += take; /* before the handler, which may discard or raise the limit */
+    int result = collect(c, data, take);
     if (result < 0)
         return result;
-    c->collected_ += n < room ? n : room;
     return n > room ? ASYNCHAT_ELIMIT : 0;
 }
 
-static int split_length(struct asynchat *c, const unsigned char *data, size_t n, size_t *used)
+static int split_length(struct asyncore_map *map, struct asynchat *c, const unsigned char *data, size_t n, size_t *used)
 {
     size_t take = n < c->length_ ? n : c->length_;
     c->length_ -= take;
     *used = take;
     bool complete = c->length_ == 0;
-    if (complete)
+    if (complete) {
         c->kind_ = TERMINATOR_NONE;
+        c->collected_ = 0;
+    }
     int result = collect(c, data, take);
-    return result == 0 && complete && c->base.base.map->open ? found(c) : result;
+    return result == 0 && complete && map->open ? found(c) : result;
 }
 
 /* *used 0: what there is may be the beginning of a terminator, and waits. */
-static int split_bytes(struct asynchat *c, const unsigned char *data, size_t n, size_t *used)
+static int split_bytes(struct asyncore_map *map, struct asynchat *c, const unsigned char *data, size_t n, size_t *used)
 {
     size_t keep = 0, m = c->length_;
     ssize_t at = asynchat_find(data, n, terminator(c), m, &keep);
     size_t take = at >= 0 ? (size_t)at : n - keep;
     *used = at >= 0 ? take + m : take;
     int result = collect_bounded(c, data, take);
-    if (result < 0 || at < 0 || !c->base.base.map->open)
+    if (result < 0 || at < 0 || !map->open)
         return result;
     c->collected_ = 0;
     return found(c);
 }
 
 /* Cuts what it can: *used bytes of n are done with. */
-static int split(struct asynchat *c, const unsigned char *data, size_t n, size_t *used)
+static int split(struct asyncore_map *map, struct asynchat *c, const unsigned char *data, size_t n, size_t *used)
 {
     int result = 0;
     c->flags_ &= ~(uint32_t)CHAT_DISCARD;
     *used = 0;
-    while (*used < n && result == 0 && goes_on(c)) {
+    while (*used < n && result == 0 && goes_on(map, c)) {
         size_t part = n - *used;
         const unsigned char *at = data + *used;
         size_t before = *used;
         if (c->kind_ == TERMINATOR_LENGTH)
-            result = split_length(c, at, n - *used, &part);
+            result = split_length(map, c, at, n - *used, &part);
         else if (c->kind_ == TERMINATOR_BYTES)
-            result = split_bytes(c, at, n - *used, &part);
+            result = split_bytes(map, c, at, n - *used, &part);
         else
             result = collect(c, at, part);
         *used += part;
@@ -209,8 +211,18 @@ static void input_drop(struct asynchat *c)
     c->input_ = NULL;
 }
 
+/* A channel that left its map within a handler takes the rest along, to be looked at where it joins. */
+static void input_keep(struct asyncore_map *map, struct asynchat *c, struct input *in)
+{
+    c->input_ = in;
+    if (!map->open && c->base.base.state_ & S_ADDED)
+        channel_pend(&c->base.base, S_READY);
+    else if (!map->open)
+        c->base.base.state_ |= S_HELD;
+}
+
 /* What was kept, and n bytes more, as one. */
-static int input_join(struct asynchat *c, const unsigned char *data, size_t n)
+static int input_join(struct asyncore_map *map, struct asynchat *c, const unsigned char *data, size_t n)
 {
     struct input *old = c->input_;
     size_t kept = old != NULL ? old->end - old->begin : 0;
@@ -223,37 +235,36 @@ static int input_join(struct asynchat *c, const unsigned char *data, size_t n)
     in->begin = 0;
     in->end = kept + n;
     input_drop(c);
-    c->input_ = in;
+    input_keep(map, c, in);
     return 0;
 }
 
 /* The kept bytes are the chat's own while they are split: a handler may close it. */
-static int split_input(struct asynchat *c)
+static int split_input(struct asyncore_map *map, struct asynchat *c)
 {
-    struct asyncore_map *map = c->base.base.map;
     struct input *in = c->input_;
     size_t used;
     c->input_ = NULL;
-    int result = split(c, in->bytes + in->begin, in->end - in->begin, &used);
+    int result = split(map, c, in->bytes + in->begin, in->end - in->begin, &used);
     in->begin += used;
-    if (map->open && result == 0 && in->begin < in->end)
-        c->input_ = in;
+    if (result == 0 && in->begin < in->end)
+        input_keep(map, c, in);
     else
         map_release(map, in);
     return result;
 }
 
-static int split_read(struct asynchat *c, const unsigned char *data, size_t n)
+static int split_read(struct asyncore_map *map, struct asynchat *c, const unsigned char *data, size_t n)
 {
     size_t used;
-    int result = c->input_ != NULL ? input_join(c, data, n) : 0;
+    int result = c->input_ != NULL ? input_join(map, c, data, n) : 0;
     if (result < 0)
         return result;
     if (c->input_ != NULL)
-        return split_input(c);
-    result = split(c, data, n, &used);
-    if (result == 0 && c->base.base.map->open && used < n)
-        result = input_join(c, data + used, n - used);
+        return split_input(map, c);
+    result = split(map, c, data, n, &used);
+    if (result == 0 && used < n)
+        result = input_join(map, c, data + used, n - used);
     return result;
 }
 
@@ -273,16 +284,23 @@ static int chat_ended(struct asynchat *c)
 static int chat_read(struct asyncore_dispatcher *d)
 {
     struct asynchat *c = chat_of(d);
+    struct asyncore_map *map = d->map;
     const void *data;
     c->flags_ &= ~(uint32_t)CHAT_DISCARD;
     if (c->input_ != NULL) {
-        int result = split_input(c);
-        if (result < 0 || !goes_on(c))
+        int result = split_input(map, c);
+        if (result < 0 || !goes_on(map, c))
             return result;
     }
     ssize_t n = asyncore_recv_view(d, &data);
-    if (n > 0)
-        return split_read(c, data, (size_t)n);
+    if (n > 0) {
+        void *view = map->view; /* hidden from handlers that read other channels */
+        map->view = NULL;
+        int result = split_read(map, c, data, (size_t)n);
+        map_release(map, map->view);
+        map->view = view;
+        return result;
+    }
     return n == 0 ? chat_ended(c) : (int)n;
 }
 
@@ -380,6 +398,7 @@ static void chat_release(struct asyncore_dispatcher *d, bool closing)
     with_send_release(d, closing);
     terminator_clear(c);
     input_drop(c);
+    c->flags_ |= CHAT_DISCARD;
     c->collected_ = 0;
 }
 

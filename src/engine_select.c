@@ -40,12 +40,18 @@ static void put(fd_set *set, int fd, bool on)
         FD_CLR(fd, set);
 }
 
+/* The other two find an error; the exceptional set does not. */
+static bool alone(unsigned events)
+{
+    return (events & ~(unsigned)ASYNCORE_EXPT) == ASYNCORE_ERROR;
+}
+
 static int select_set(struct asyncore_map *map, int fd, struct watch *w, unsigned events)
 {
     struct sets *sets = map->events;
     (void)w;
-    sets->error_count += (events == ASYNCORE_ERROR) - (FD_ISSET(fd, &sets->errors) != 0);
-    put(&sets->errors, fd, events == ASYNCORE_ERROR);
+    sets->error_count += alone(events) - (FD_ISSET(fd, &sets->errors) != 0);
+    put(&sets->errors, fd, alone(events));
     put(&sets->reads, fd, events & ASYNCORE_READ);
     put(&sets->writes, fd, events & ASYNCORE_WRITE);
     put(&sets->excepts, fd, events & ASYNCORE_EXPT);

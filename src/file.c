@@ -63,5 +63,7 @@ int asyncore_set_file(struct asyncore_file_dispatcher *f, int fd)
     f->flags_ = flags;
     if (flags >= 0 && !(flags & O_NONBLOCK))
         result = os->set_flags(fd, flags | O_NONBLOCK, os);
+    if (result < 0)
+        asyncore_close(d);
     return result;
 }

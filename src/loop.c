@@ -105,6 +105,7 @@ int map_enter(struct asyncore_map *map)
 void map_leave(struct asyncore_map *map)
 {
     pthread_mutex_lock(&map->lock);
+    changes_apply(map); /* while nobody is in a turn none is queued: their order holds */
     atomic_store(&map->owner, (pthread_t)0);
     pthread_mutex_unlock(&map->lock);
 }
@@ -211,7 +212,7 @@ static int map_open(struct asyncore_map *map, const struct asyncore_map_options 
     if (result < 0 || kept < 0)
         return result < 0 ? result : kept;
     map->batch = map_alloc(map, BATCH * sizeof *map->batch);
-    if (map->batch == NULL)
+    if (map->batch == NULL || timers_init(map) < 0)
         return -ENOMEM;
     result = map->engine->open(map);
     return result < 0 ? result : wake_open(map);
@@ -327,9 +328,8 @@ HOT int timer_wait(struct asyncore_map *map, int timeout)
 {
     uint64_t deadline = map->heap[0].deadline, now = map->clock_read ? map->now : map_now(map);
     uint64_t ms = deadline <= now ? 0 : (deadline - now + NS_PER_MS - 1) / NS_PER_MS;
-    if (ms >= (unsigned)timeout) /* -1, no bound, is the largest of all */
-        return timeout;
-    return ms > INT_MAX ? INT_MAX : (int)ms;
+    uint64_t bound = timeout < 0 ? INT_MAX : (unsigned)timeout;
+    return (int)(ms < bound ? ms : bound);
 }
 
 /* How long the engine may wait, which is not at all while work is at hand. */
@@ -345,7 +345,7 @@ RARE void wake_drain(struct asyncore_map *map)
 {
     uint64_t count;
     map->os->read(map->wake_fd, &count, sizeof count, map->os);
-    atomic_store(&map->woken, false);
+    atomic_exchange(&map->woken, false); /* and sees what was posted before the flag rose: not just a store */
     map->work |= WORK_POSTED | (atomic_load(&map->stopped) ? WORK_STOP : 0);
 }
 
@@ -366,22 +366,33 @@ HOT void dispatch(struct asyncore_map *map, const struct asyncore_event *event)
 /* The reasons that have not gone: what others posted announces itself by the wake-up. */
 void work_left(struct asyncore_map *map)
 {
-    map->work = (map->work & (WORK_REBUILD | WORK_STOP | WORK_TIMERS)) | (list_empty(&map->asked) ? 0 : WORK_ASKED) |
-                (list_empty(&map->pending) ? 0 : WORK_PENDING) | (map->dirty < 0 ? 0 : WORK_DIRTY) |
-                (map->always_count == 0 ? 0 : WORK_ALWAYS) | (posted_waiting(map) ? WORK_POSTED : 0) |
-                (list_empty(&map->answered) ? 0 : WORK_ANSWERED) | (list_empty(&map->dead) ? 0 : WORK_DEAD);
+    map->work = (map->work & (WORK_REBUILD | WORK_STOP | WORK_TIMERS | WORK_UNASKED)) |
+                (list_empty(&map->asked) ? 0 : WORK_ASKED) | (list_empty(&map->pending) ? 0 : WORK_PENDING) |
+                (map->dirty < 0 ? 0 : WORK_DIRTY) | (map->always_count == 0 ? 0 : WORK_ALWAYS) |
+                (posted_waiting(map) ? WORK_POSTED : 0) | (list_empty(&map->answered) ? 0 : WORK_ANSWERED) |
+                (list_empty(&map->dead) ? 0 : WORK_DEAD);
 }
 
-/* What is to be done before the wait, and the wait. */
+static bool idle(struct asyncore_map *map)
+{
+    return map->foreground == 0 && !posted_waiting(map) && list_empty(&map->answered);
+}
+
+/* What is to be done before the wait, and the wait. Handlers may run here already: then there may be nothing left to
+ * wait for. */
 static RARE int wait_rare(struct asyncore_map *map, int timeout)
 {
+    bool was_idle = idle(map);
+    unsigned stop = map->work & WORK_STOP;
     changes_run(map);
-    if (map->work & WORK_ASKED)
-        channels_ask(map);
     if (map->work & WORK_PENDING)
         channels_flush(map);
+    if (map->work & WORK_ASKED)
+        channels_ask(map);
     int result = map->work & WORK_REBUILD ? watches_rebuild(map) : watches_flush(map);
     work_left(map);
+    if ((!was_idle && idle(map)) || (map->work & WORK_STOP) != stop || map->work & (WORK_DEAD | WORK_UNASKED))
+        timeout = 0;
     return result < 0 ? result : watches_wait(map, wait_time(map, timeout), map->batch, BATCH);
 }
 
@@ -438,11 +449,11 @@ void map_touched(struct asyncore_map *map)
 {
     if (map->outer < 0 || map_in_turn(map))
         return;
-    if (map->work & WORK_REBUILD)
-        watches_rebuild(map);
-    watches_flush(map);
+    if ((map->work & WORK_REBUILD ? watches_rebuild(map) : watches_flush(map)) < 0)
+        return;
     uint64_t deadline = map->heap_count != 0 ? map->heap[0].deadline : 0;
-    if (!list_empty(&map->pending) || !list_empty(&map->answered) || !list_empty(&map->dead))
+    if (!list_empty(&map->pending) || !list_empty(&map->answered) || !list_empty(&map->dead) ||
+        map->work & WORK_UNASKED || always_wanted(map))
         deadline = 1;
     map->os->timerfd_set(map->outer_timer, deadline, map->os);
 }
@@ -453,17 +464,14 @@ static int enter(struct asyncore_map **map)
     return result < 0 ? result : map_enter(*map);
 }
 
-static void leave(struct asyncore_map *map)
+void map_done(struct asyncore_map *map)
 {
+    if (map->outer >= 0 && !list_empty(&map->asked) && map_forked(map) == 0)
+        channels_ask(map);
     map->clock_read = false;
     map_leave(map);
     if (map->outer >= 0 && map_forked(map) == 0)
         map_touched(map);
-}
-
-static bool idle(struct asyncore_map *map)
-{
-    return map->foreground == 0 && !posted_waiting(map) && list_empty(&map->answered);
 }
 
 static bool stop_taken(struct asyncore_map *map)
@@ -497,7 +505,7 @@ int asyncore_loop(struct asyncore_map *map, int timeout, int count)
     if (result < 0)
         return result;
     result = map->bare != 0 ? -EINVAL : serve(map, timeout, count);
-    leave(map);
+    map_done(map);
     return result;
 }
 
@@ -507,7 +515,7 @@ int asyncore_poll(struct asyncore_map *map, int timeout)
     if (result < 0)
         return result;
     result = turn(map, timeout);
-    leave(map);
+    map_done(map);
     return result;
 }
 

@@ -36,7 +36,8 @@ enum {
     WORK_POSTED = 64, /* somebody woke the map: posted calls, changes of watches */
     WORK_ANSWERED = 128,
     WORK_DEAD = 256,
-    WORK_STOP = 512
+    WORK_STOP = 512,
+    WORK_UNASKED = 1024 /* a channel with predicates came and was not asked yet */
 };
 
 /* A slot of the heap keeps its timer's order at hand: sifting does not touch the timers. */
@@ -66,6 +67,7 @@ struct asyncore_map {
     bool clock_read;
     uint64_t now;
     struct asyncore_dispatcher *serving; /* whose handler runs */
+    struct asyncore_dispatcher *making;  /* whose handle_socket runs */
     bool open;                           /* serving was not closed since */
     size_t foreground;                   /* what keeps the loop: channels, timers, lookups */
     struct asyncore_event *batch;
@@ -129,10 +131,11 @@ void outer_follow(struct asyncore_map *map); /* the engine has a new set */
 int wait_time(struct asyncore_map *map, int timeout);
 void wake_drain(struct asyncore_map *map);
 void work_left(struct asyncore_map *map);
+void map_done(struct asyncore_map *map); /* the end of a turn */
 int map_new_on(struct asyncore_map **ret, struct os *os, const struct asyncore_map_options *options);
 
 /* timer.c */
-void timers_init(struct asyncore_map *map);
+int timers_init(struct asyncore_map *map);
 void timers_clear(struct asyncore_map *map);
 int timers_run(struct asyncore_map *map);
 int timer_set_ns(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t delay, uint64_t period,

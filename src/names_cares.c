@@ -67,7 +67,8 @@ int cares_open(struct names **ret, struct names_client *client, const char *serv
 
 void cares_close(struct names *names)
 {
-    ares_destroy(names->channel); /* answers every question with ARES_EDESTRUCTION */
+    ares_cancel(names->channel); /* answers every question; up to 1.17.1, destroy itself crashes when one is open */
+    ares_destroy(names->channel);
     free(names);
 }
 

@@ -12,6 +12,12 @@
 #define PRODUCED_PER_TURN 64  /* pieces: a producer of tiny ones must not starve the loop */
 #define BYTES_PER_FLUSH   (1u << 20)
 
+/* `room` of a producer's chunk. */
+enum {
+    IN_MORE = 1, /* more() runs */
+    DROPPED      /* and emptied the queue */
+};
+
 enum chunk_kind {
     CHUNK_BYTES,
     CHUNK_VIEW,
@@ -25,7 +31,7 @@ struct chunk {
     size_t left;
     void (*release)(void *arg); /* not for bytes of its own */
     void *arg;                  /* the producer, the view buffer, or release's */
-    uint32_t kind, room;        /* room: behind its own bytes */
+    uint32_t kind, room;        /* room: behind its own bytes; of a producer: whether more() runs */
     unsigned char bytes[];
 };
 
@@ -127,6 +133,10 @@ bool queue_ended(const struct asyncore_dispatcher_with_send *s)
 static void give_back(struct asyncore_map *map, struct chunk *c)
 {
     struct asynchat_producer *p = c->kind == CHUNK_PRODUCER ? c->arg : NULL;
+    if (p != NULL && c->room == IN_MORE) {
+        c->room = DROPPED;
+        return;
+    }
     if (p != NULL && p->release != NULL)
         p->release(p);
     else if (c->kind == CHUNK_BYTES && c->release != NULL)
@@ -161,8 +171,13 @@ static ssize_t produce(struct asyncore_dispatcher_with_send *s, struct chunk *c)
     struct asyncore_map *map = map_of(s);
     struct asynchat_producer *p = c->arg;
     const void *data = NULL;
+    c->room = IN_MORE;
     ssize_t n = p->more(p, &data);
-    if (!still_open(map, &s->base) || s->head_ != c)
+    bool dropped = c->room == DROPPED;
+    c->room = 0;
+    if (dropped)
+        give_back(map, c);
+    if (dropped || !still_open(map, &s->base))
         return -ECANCELED;
     if (n < 0) {
         channel_broken(&s->base, (int)n);
@@ -177,7 +192,7 @@ static ssize_t produce(struct asyncore_dispatcher_with_send *s, struct chunk *c)
 static ssize_t send_some(struct asyncore_dispatcher_with_send *s, struct chunk *c)
 {
     struct asyncore_dispatcher *d = &s->base;
-    bool more = c->next != NULL && c->next->kind != CHUNK_END;
+    bool more = c->next != NULL && c->next->kind <= CHUNK_VIEW && c->next->left > 0; /* a producer may have nothing */
     d->state_ = more ? d->state_ | S_MORE : d->state_ & ~(uint32_t)S_MORE;
     ssize_t n = call(d, send, c->data, c->left);
     d->state_ &= ~(uint32_t)S_MORE;

@@ -24,6 +24,16 @@ static int reuse(struct asyncore_dispatcher *d, int fd)
     return d->map->os->setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one, d->map->os);
 }
 
+static int socket_made(struct asyncore_dispatcher *d, int fd)
+{
+    struct asyncore_map *map = d->map;
+    struct asyncore_dispatcher *outer = map->making;
+    map->making = d;
+    int result = call(d, handle_socket, fd);
+    map->making = outer;
+    return result;
+}
+
 static int socket_make(struct asyncore_dispatcher *d, int family)
 {
     struct asyncore_map *map = d->map;
@@ -33,7 +43,7 @@ static int socket_make(struct asyncore_dispatcher *d, int family)
         return fd;
     int result = d->state_ & S_REUSE ? reuse(d, fd) : 0;
     if (result == 0)
-        result = call(d, handle_socket, fd);
+        result = socket_made(d, fd);
     if (result >= 0 && (d->state_ & (S_ADDED | S_DYING)) != added)
         result = -ECANCELED; /* it closed the channel */
     if (result >= 0)
@@ -435,7 +445,7 @@ static RARE ssize_t recv_ended(struct asyncore_dispatcher *d, ssize_t n)
     }
     d->state_ |= S_EOF;
     channel_interest(d);
-    if (d->map->serving != d)
+    if (!told_after_handler(d))
         channel_pend(d, S_TELL);
     return 0;
 }
@@ -488,7 +498,8 @@ RARE ssize_t send_failed(struct asyncore_dispatcher *d, ssize_t n)
 {
     if (n == -ECHILD || d->type_ == SOCK_DGRAM)
         return n;
-    if (d->want_ & ASYNCORE_READ && !(d->state_ & (S_EOF | S_BROKEN))) {
+    uint32_t reads = d->state_ & S_ASK_READ ? d->state_ & S_SAYS_READ : d->want_ & ASYNCORE_READ;
+    if (reads && !(d->state_ & (S_EOF | S_BROKEN))) {
         d->state_ |= S_SEND_FAILED;
         d->error_ = (int)n;
         channel_interest(d);

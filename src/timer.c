@@ -82,6 +82,11 @@ static int heap_grow(struct asyncore_map *map)
     return 0;
 }
 
+int timers_init(struct asyncore_map *map)
+{
+    return heap_grow(map);
+}
+
 static void heap_insert(struct asyncore_map *map, struct asyncore_timer *timer)
 {
     struct heap_slot slot = {timer->deadline_, timer->order_, timer};
@@ -271,6 +276,8 @@ int asyncore_run_timers(struct asyncore_map *map)
     if (result < 0)
         return result;
     bool nested = map_in_turn(map);
+    if (nested && map->serving != NULL)
+        return -EBUSY; /* they serve channels too */
     result = nested ? 0 : map_enter(map);
     if (result < 0)
         return result;
@@ -278,7 +285,7 @@ int asyncore_run_timers(struct asyncore_map *map)
     lookups_deliver(map);
     int ran = timers_run(map);
     if (!nested)
-        map_leave(map);
+        map_done(map);
     return ran;
 }
 

@@ -180,9 +180,7 @@ int watches_flush(struct asyncore_map *map)
 int watches_rebuild(struct asyncore_map *map)
 {
     map->engine->close(map);
-    int result = map->engine->open(map);
-    if (result < 0)
-        return result;
+    map->work |= WORK_REBUILD; /* until it worked; nothing is registered meanwhile */
     for (size_t page = 0; page < map->page_count; page++)
         for (int i = 0; map->pages[page] != NULL && i < PAGE_WATCHES; i++) {
             struct watch *w = &map->pages[page]->watches[i];
@@ -191,6 +189,9 @@ int watches_rebuild(struct asyncore_map *map)
             w->registered = 0;
             dirty_add(map, (int)page * PAGE_WATCHES + i, w);
         }
+    int result = map->engine->open(map);
+    if (result < 0)
+        return result;
     map->work &= ~(unsigned)WORK_REBUILD;
     outer_follow(map);
     return watches_flush(map);
@@ -208,7 +209,7 @@ static int add_always(struct asyncore_map *map, struct asyncore_event *ready, in
     return filled;
 }
 
-static bool always_wanted(struct asyncore_map *map)
+bool always_wanted(struct asyncore_map *map)
 {
     for (size_t i = 0; i < map->always_count; i++)
         if (watch_at(map, map->always[i])->wanted != 0)
@@ -300,7 +301,7 @@ static int change_post(const struct change *change)
 }
 
 /* Under the lock. */
-static void changes_apply(struct asyncore_map *map)
+void changes_apply(struct asyncore_map *map)
 {
     while (map->changes != NULL) {
         struct change *change = map->changes;
@@ -360,12 +361,9 @@ int asyncore_watch_del(struct asyncore_map *map, int fd)
     return change_make(map, &(struct change){.kind = CHANGE_DEL, .fd = fd});
 }
 
-int asyncore_watch_check(struct asyncore_map *map, int fd)
+static int bare_check(struct asyncore_map *map, int fd)
 {
     uint32_t identity = 0;
-    int result = map_get(&map);
-    if (result < 0)
-        return result;
     struct watch *w = bare_at(map, fd);
     if (w == NULL)
         return -EBADF;
@@ -376,12 +374,28 @@ int asyncore_watch_check(struct asyncore_map *map, int fd)
     return 1;
 }
 
+int asyncore_watch_check(struct asyncore_map *map, int fd)
+{
+    int result = map_get(&map);
+    if (result < 0)
+        return result;
+    bool nested = map_in_turn(map);
+    if (!nested)
+        pthread_mutex_lock(&map->lock);
+    result = bare_check(map, fd);
+    if (!nested)
+        pthread_mutex_unlock(&map->lock);
+    return result;
+}
+
 /* Serves the library's own watches and the posted changes, and leaves the rest to the host. */
 static int sort_out(struct asyncore_map *map, struct asyncore_event *ready, int count)
 {
     int kept = 0;
     for (int i = 0; i < count; i++) {
         struct watch *w = ready[i].owner;
+        if (w->serial != ready[i].serial)
+            continue; /* the resolver closed it since */
         if (w->kind == WATCH_WAKE)
             wake_drain(map);
         else if (w->kind == WATCH_NAMES)
@@ -414,6 +428,6 @@ int asyncore_map_wait(struct asyncore_map *map, int timeout, struct asyncore_eve
     if (result > 0)
         result = sort_out(map, ready, result);
     if (!nested)
-        map_leave(map);
+        map_done(map);
     return result;
 }

@@ -51,5 +51,7 @@ int watches_wait(struct asyncore_map *map, int timeout, struct asyncore_event *r
 int watches_rebuild(struct asyncore_map *map);
 void watches_clear(struct asyncore_map *map);
 void changes_run(struct asyncore_map *map);
+void changes_apply(struct asyncore_map *map); /* under the lock */
+bool always_wanted(struct asyncore_map *map);
 
 #endif

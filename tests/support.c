@@ -117,10 +117,16 @@ bool engine_is(const char *name)
     return strcmp(asyncore_map_engine(map), name) == 0;
 }
 
+bool under_valgrind(void)
+{
+    const char *preload = getenv("LD_PRELOAD");
+    return preload != NULL && strstr(preload, "vgpreload") != NULL;
+}
+
 bool runs_slowly(void)
 {
-    const char *multiplier = getenv("CK_TIMEOUT_MULTIPLIER"), *preload = getenv("LD_PRELOAD");
-    return (multiplier != NULL && atoi(multiplier) > 1) || (preload != NULL && strstr(preload, "vgpreload") != NULL);
+    const char *multiplier = getenv("CK_TIMEOUT_MULTIPLIER");
+    return under_valgrind() || (multiplier != NULL && atoi(multiplier) > 1);
 }
 
 /* -- Notes ------------------------------------------------------------------------------------------------------- */

@@ -44,7 +44,8 @@ int run_suite(const char *name, void (*add)(TCase *tests), ...);
 bool has_ipv6(void);
 bool has_cares(void);
 bool engine_is(const char *name);
-bool runs_slowly(void); /* under valgrind, say: figures of time mean little */
+bool under_valgrind(void);
+bool runs_slowly(void); /* under a checker: figures of time mean little */
 int count_descriptors(void);
 
 /* -- Notes: what happened, in order, as one line of words ----------------------------------------------------------- */

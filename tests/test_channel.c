@@ -691,7 +691,7 @@ static const struct asyncore_class writable_class = {
     .writable = ask_writable,
 };
 
-START_TEST(predicates_are_asked_once_in_every_turn)
+START_TEST(predicates_are_asked_in_every_turn)
 {
     int peer;
     struct probe *p = probe_with_peer(&asked_class, &peer);
@@ -775,7 +775,7 @@ static void add_wants(TCase *tests)
     tcase_add_test(tests, an_event_that_is_no_longer_wanted_is_not_delivered);
     tcase_add_test(tests, an_event_that_is_wanted_again_is_delivered);
     tcase_add_test(tests, a_write_that_handle_read_no_longer_wants_is_not_delivered);
-    tcase_add_test(tests, predicates_are_asked_once_in_every_turn);
+    tcase_add_test(tests, predicates_are_asked_in_every_turn);
     tcase_add_test(tests, a_channel_whose_predicates_say_no_does_not_spin_on_hang_up);
     tcase_add_test(tests, a_channel_that_wants_urgent_bytes_alone_does_not_spin_on_hang_up);
     tcase_add_loop_test(tests, want_rules_the_direction_that_has_no_predicate, 0, 2);
