@@ -240,14 +240,19 @@ static int only_error(struct asyncore_dispatcher *d, unsigned events)
     return 0;
 }
 
+static bool reads_or_writes(const struct asyncore_dispatcher *d)
+{
+    return d->state_ & S_CONNECTING || mask(d) & (ASYNCORE_READ | ASYNCORE_WRITE);
+}
+
 /* All but a plain read. A hang-up or an error that neither reading nor writing is going to find would be reported
- * again and again: who was told once is out of the kernel's set. */
+ * again and again: who was told of it is out of the kernel's set. (Who came to want ERROR alone in this very event,
+ * having read the end, has not been told yet.) */
 RARE void channel_serve_rare(struct asyncore_dispatcher *d, unsigned events)
 {
     struct asyncore_map *map = d->map;
-    if (!settle(map, d, call(d, handle_event, events)) || !(events & (ASYNCORE_ERROR | ASYNCORE_HANGUP)))
-        return;
-    if (!(d->state_ & S_CONNECTING) && !(mask(d) & (ASYNCORE_READ | ASYNCORE_WRITE))) {
+    bool alone = events & (ASYNCORE_ERROR | ASYNCORE_HANGUP) && !reads_or_writes(d);
+    if (settle(map, d, call(d, handle_event, events)) && alone && !reads_or_writes(d)) {
         d->want_ &= (uint16_t) ~(ASYNCORE_ERROR | ASYNCORE_EXPT);
         channel_interest(d);
     }

@@ -528,6 +528,35 @@ START_TEST(error_alone_is_told_once_of_a_reset)
 }
 END_TEST
 
+static int stays_and_wants_errors(struct asyncore_dispatcher *d)
+{
+    probe_of(d)->closes++;
+    note("close");
+    return asyncore_want(d, ASYNCORE_ERROR);
+}
+
+static const struct asyncore_class half_class = {
+    .name = "half",
+    .parent = &probe_class,
+    .handle_close = stays_and_wants_errors,
+};
+
+/* The kernel reports both in one event: reading finds the end alone. */
+START_TEST(a_reset_that_came_with_the_end_is_told_to_who_then_wants_errors)
+{
+    int fds[2];
+    tcp_pair(fds);
+    struct probe *p = probe_on(&half_class, "", fds[0]);
+    turn();
+    ck_assert_int_eq(shutdown(fds[1], SHUT_WR), 0);
+    peer_reset(fds[1]);
+    run_until(p->closes == 2);
+    ck_assert_int_lt(asyncore_error(&p->base), 0);
+    assert_idle_for(250);
+    ck_assert_int_eq(p->closes, 2);
+}
+END_TEST
+
 static int note_event(struct asyncore_dispatcher *d, unsigned events)
 {
     probe_of(d)->number++;
@@ -770,6 +799,7 @@ static void add_wants(TCase *tests)
     tcase_add_loop_test(tests, a_channel_that_wants_nothing_gets_nothing_and_does_not_spin, 0, 2);
     tcase_add_test(tests, a_reset_of_a_channel_that_wants_nothing_does_not_spin);
     tcase_add_test(tests, error_alone_is_told_once_of_a_reset);
+    tcase_add_test(tests, a_reset_that_came_with_the_end_is_told_to_who_then_wants_errors);
     tcase_add_test(tests, error_alone_is_told_once_of_a_hang_up);
     tcase_add_test(tests, error_alone_is_not_told_of_bytes_and_of_an_end);
     tcase_add_test(tests, an_event_that_is_no_longer_wanted_is_not_delivered);
