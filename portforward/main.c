@@ -142,7 +142,8 @@ static bool serve(struct asyncore_map *map, const struct forward_options *option
     int r = forward_start(&forward, map, options);
 
     if (r < 0) {
-        fprintf(stderr, "portforward: cannot listen on %s port %s: %s\n", options->local_host, options->local_port, asyncore_strerror(r));
+        fprintf(stderr, "portforward: cannot listen on %s port %s: %s\n", options->local_host, options->local_port,
+                asyncore_strerror(r));
         return false;
     }
     if (announce(&forward)) {

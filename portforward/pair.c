@@ -9,7 +9,8 @@
  *     ERROR  when neither: it must hear of a reset while it waits
  *     0      when both of its directions are done: a socket shut both ways would report that at every change
  *
- * while the client of a remote that is not connected yet wants ERROR too. These change only when a direction stops or goes on: a message that fits costs one recv and one send.
+ * and the client of a remote that is not connected yet wants ERROR too. These change only when a direction stops or
+ * goes on: a message that fits costs one recv and one send.
  *
  * There are two ways to end. A stream that ends is passed on as shutdown(SHUT_WR), after its last byte, and
  * leaves the other direction alone; when both have been passed on, both ends are closed. Everything else (refused,
@@ -219,8 +220,8 @@ static int end_handle_error(struct asyncore_dispatcher *d, int error)
     struct forward *forward = end->pair->forward;
 
     if (!asyncore_connected(&end->pair->remote.base))
-        asyncore_log_info(&forward->listener, "error", "%s port %s: %s", forward->options.remote_host, forward->options.remote_port,
-                          asyncore_strerror(error));
+        asyncore_log_info(&forward->listener, "error", "%s port %s: %s", forward->options.remote_host,
+                          forward->options.remote_port, asyncore_strerror(error));
     end_failed(end);
     return 0;
 }

@@ -535,8 +535,8 @@ static int stays_and_wants_errors(struct asyncore_dispatcher *d)
     return asyncore_want(d, ASYNCORE_ERROR);
 }
 
-static const struct asyncore_class half_class = {
-    .name = "half",
+static const struct asyncore_class paused_class = {
+    .name = "paused",
     .parent = &probe_class,
     .handle_close = stays_and_wants_errors,
 };
@@ -546,7 +546,7 @@ START_TEST(a_reset_that_came_with_the_end_is_told_to_who_then_wants_errors)
 {
     int fds[2];
     tcp_pair(fds);
-    struct probe *p = probe_on(&half_class, "", fds[0]);
+    struct probe *p = probe_on(&paused_class, "", fds[0]);
     turn();
     ck_assert_int_eq(shutdown(fds[1], SHUT_WR), 0);
     peer_reset(fds[1]);

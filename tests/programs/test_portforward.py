@@ -953,7 +953,8 @@ class CommandLine(ForwardTest):
 
     def test_long_options(self):
         host, port = self.server.getsockname()
-        self.program = self.start("portforward", "--local-ip=127.0.0.1", "--local-port=0", "--remote-ip", host, "--remote-port", port)
+        self.program = self.start("portforward", "--local-ip=127.0.0.1", "--local-port=0", "--remote-ip", host,
+                                  "--remote-port", port)
         line = self.program.read_line()
         self.assertTrue(line.endswith(", forwarding to %s:%d\n" % (host, port)), line)
         self.program.address = ("127.0.0.1", int(line.split(":")[2].split(",")[0]))
