@@ -7,7 +7,6 @@
  * sends what is still queued, and closes. */
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <asyncore.h>
 
@@ -42,7 +41,7 @@ static int server_accepted(struct asyncore_dispatcher *server, int fd, const str
     (void)address, (void)length;
     if (error) {
         free(echo);
-        close(fd);
+        asyncore_close_fd(server->map, fd);
         return error;
     }
     error = asyncore_set_socket(&echo->base.base, fd);

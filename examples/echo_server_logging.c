@@ -10,7 +10,6 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <asyncore.h>
 
@@ -140,7 +139,7 @@ static int process_request(struct server *server, int fd, const char *client)
 
     if (error) {
         free(echo);
-        close(fd);
+        asyncore_close_fd(server->base.map, fd);
         return error;
     }
     strcpy(echo->client, client);
@@ -158,7 +157,7 @@ static int server_accepted(struct asyncore_dispatcher *d, int fd, const struct s
     asyncore_address_text(address, length, client, sizeof client);
     if (!verify_request(server, address)) {
         asyncore_log_info(d, "info", "denied: %s", client);
-        close(fd);
+        asyncore_close_fd(d->map, fd);
         return 0;
     }
     asyncore_log_info(d, "info", "conn_made: %s", client);

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include <asynchat.h>
 
@@ -229,7 +228,7 @@ static int server_accepted(struct asyncore_dispatcher *d, int fd, const struct s
     (void)address, (void)length;
     if (error) {
         free(c);
-        close(fd);
+        asyncore_close_fd(d->map, fd);
         return error;
     }
     c->timeout = (uint64_t)((struct server *)d)->timeout * 1000;

@@ -32,7 +32,8 @@ def binary(name):
 def sanitized(name):
     """Whether memory figures of the program mean nothing, since a checker keeps what was freed."""
     with open(binary(name), "rb") as f:
-        return bool(WRAPPER) or b"__asan_init" in f.read()
+        code = f.read()
+    return bool(WRAPPER) or b"__asan_init" in code or b"__tsan_init" in code
 
 
 def poll_until(condition, what, seconds=None):
