@@ -77,7 +77,7 @@ static void held_release(struct asyncore_dispatcher *d, unsigned wanted)
 
 void channel_interest(struct asyncore_dispatcher *d)
 {
-    if (d->state_ & S_ADDED && d->fd >= 0) {
+    if (d->state_ & S_ADDED && d->fd >= 0 && d->map->making != d) {
         unsigned wanted = mask(d);
         watch_want(d->map, d->fd, wanted);
         map_touched(d->map);

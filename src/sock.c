@@ -24,32 +24,38 @@ static int reuse(struct asyncore_dispatcher *d, int fd)
     return d->map->os->setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one, d->map->os);
 }
 
-static int socket_made(struct asyncore_dispatcher *d, int fd)
+/* The socket is the channel's while handle_socket runs, so that asyncore_setsockopt() finds it, and not yet in the map.
+ * *fd is -1 afterwards if the handler closed the channel, and the socket with it. */
+static int socket_made(struct asyncore_dispatcher *d, int *fd)
 {
     struct asyncore_map *map = d->map;
     struct asyncore_dispatcher *outer = map->making;
     map->making = d;
-    int result = call(d, handle_socket, fd);
+    d->fd = *fd;
+    int result = call(d, handle_socket, *fd);
     map->making = outer;
+    if (d->fd != *fd) {
+        *fd = -1;
+        return -ECANCELED;
+    }
+    d->fd = -1;
     return result;
 }
 
 static int socket_make(struct asyncore_dispatcher *d, int family)
 {
     struct asyncore_map *map = d->map;
-    uint32_t added = d->state_ & (S_ADDED | S_DYING);
     int fd = map->os->socket(family, d->type_, 0, map->os);
     if (fd < 0)
         return fd;
     int result = d->state_ & S_REUSE ? reuse(d, fd) : 0;
     if (result == 0)
-        result = socket_made(d, fd);
-    if (result >= 0 && (d->state_ & (S_ADDED | S_DYING)) != added)
-        result = -ECANCELED; /* it closed the channel */
+        result = socket_made(d, &fd);
     if (result >= 0)
         result = channel_attach(d, fd);
     if (result < 0) {
-        map->os->close(fd, map->os);
+        if (fd >= 0)
+            map->os->close(fd, map->os);
         return result;
     }
     d->family_ = (uint8_t)family;

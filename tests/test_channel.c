@@ -585,6 +585,33 @@ START_TEST(error_alone_is_told_once_of_a_hang_up)
 }
 END_TEST
 
+START_TEST(error_alone_is_told_of_a_hang_up_by_handle_close)
+{
+    int peer;
+    struct probe *p = probe_with_peer(&probe_class, &peer);
+    asyncore_want(&p->base, ASYNCORE_ERROR);
+    close(peer);
+    run_until(p->destroys == 1);
+    assert_notes("close destroy");
+    ck_assert_int_eq(asyncore_error(&p->base), 0);
+}
+END_TEST
+
+START_TEST(a_hang_up_told_to_error_alone_does_not_overtake_bytes)
+{
+    int peer;
+    struct probe *p = probe_with_peer(&probe_class, &peer);
+    asyncore_want(&p->base, ASYNCORE_ERROR);
+    peer_send(peer, "bytes", 5);
+    close(peer);
+    assert_idle_for(60);
+    asyncore_want(&p->base, ASYNCORE_READ);
+    run_until(p->destroys == 1);
+    ck_assert_uint_eq(p->bytes, 5);
+    ck_assert_int_eq(p->closes, 1);
+}
+END_TEST
+
 START_TEST(error_alone_is_not_told_of_bytes_and_of_an_end)
 {
     int fds[2];
@@ -773,6 +800,35 @@ START_TEST(a_channel_that_wants_urgent_bytes_alone_does_not_spin_on_hang_up)
 }
 END_TEST
 
+static int close_both_when_asked(struct asyncore_dispatcher *d)
+{
+    asyncore_close(&probe_of(d)->other->base);
+    asyncore_close(d);
+    return 1;
+}
+
+static const struct asyncore_class closing_predicate_class = {
+    .name = "closing predicate",
+    .parent = &probe_class,
+    .readable = close_both_when_asked,
+};
+
+START_TEST(a_predicate_may_close_its_channel_and_others)
+{
+    int peers[2];
+    struct probe *p = probe_with_peer(&closing_predicate_class, &peers[0]);
+    struct probe *q = probe_with_peer(&closing_predicate_class, &peers[1]);
+    p->other = q;
+    q->other = p;
+    peer_send(peers[0], "x", 1);
+    peer_send(peers[1], "x", 1);
+    turn();
+    assert_notes("destroy destroy");
+    close(peers[0]);
+    close(peers[1]);
+}
+END_TEST
+
 START_TEST(want_rules_the_direction_that_has_no_predicate)
 {
     int peer;
@@ -801,6 +857,8 @@ static void add_wants(TCase *tests)
     tcase_add_test(tests, error_alone_is_told_once_of_a_reset);
     tcase_add_test(tests, a_reset_that_came_with_the_end_is_told_to_who_then_wants_errors);
     tcase_add_test(tests, error_alone_is_told_once_of_a_hang_up);
+    tcase_add_test(tests, error_alone_is_told_of_a_hang_up_by_handle_close);
+    tcase_add_test(tests, a_hang_up_told_to_error_alone_does_not_overtake_bytes);
     tcase_add_test(tests, error_alone_is_not_told_of_bytes_and_of_an_end);
     tcase_add_test(tests, an_event_that_is_no_longer_wanted_is_not_delivered);
     tcase_add_test(tests, an_event_that_is_wanted_again_is_delivered);
@@ -808,6 +866,7 @@ static void add_wants(TCase *tests)
     tcase_add_test(tests, predicates_are_asked_in_every_turn);
     tcase_add_test(tests, a_channel_whose_predicates_say_no_does_not_spin_on_hang_up);
     tcase_add_test(tests, a_channel_that_wants_urgent_bytes_alone_does_not_spin_on_hang_up);
+    tcase_add_test(tests, a_predicate_may_close_its_channel_and_others);
     tcase_add_loop_test(tests, want_rules_the_direction_that_has_no_predicate, 0, 2);
 }
 
@@ -930,7 +989,8 @@ static int count_socket(struct asyncore_dispatcher *d, int fd)
     probe_of(d)->accepts++;
     ck_assert_int_eq(getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length), 0);
     ck_assert_int_eq(type, SOCK_STREAM);
-    ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on), 0);
+    ck_assert_int_eq(d->fd, fd);
+    ck_assert_int_eq(asyncore_setsockopt(d, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on), 0);
     return probe_of(d)->result;
 }
 
@@ -950,6 +1010,29 @@ START_TEST(handle_socket_sees_a_socket_before_anything_is_done_with_it)
     ck_assert_int_eq(p->accepts, 1);
     ck_assert_int_eq(asyncore_getsockopt(&p->base, SOL_SOCKET, SO_KEEPALIVE, &on, &length), 0);
     ck_assert_int_eq(on, 1);
+}
+END_TEST
+
+static int close_in_handle_socket(struct asyncore_dispatcher *d, int fd)
+{
+    (void)fd;
+    return asyncore_close(d);
+}
+
+static const struct asyncore_class closes_class = {
+    .name = "closes",
+    .parent = &probe_class,
+    .handle_socket = close_in_handle_socket,
+};
+
+START_TEST(a_handle_socket_that_closes_leaves_nothing_open)
+{
+    int before = count_descriptors();
+    struct probe *p = probe_new(&closes_class, "");
+    ck_assert_int_eq(asyncore_create_socket(&p->base, AF_INET, SOCK_STREAM), -ECANCELED);
+    ck_assert_int_eq(count_descriptors(), before);
+    turn();
+    assert_notes("destroy");
 }
 END_TEST
 
@@ -973,6 +1056,7 @@ static void add_classes(TCase *tests)
     tcase_add_test(tests, the_parents_handle_event_calls_the_handlers);
     tcase_add_test(tests, handle_socket_sees_a_socket_before_anything_is_done_with_it);
     tcase_add_test(tests, a_handle_socket_that_fails_ends_the_attempt);
+    tcase_add_test(tests, a_handle_socket_that_closes_leaves_nothing_open);
 }
 
 /* -- Transports ---------------------------------------------------------------------------------------------------------- */

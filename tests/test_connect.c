@@ -729,6 +729,7 @@ START_TEST(closed_while_looking_up)
     ck_assert_int_eq(_i % 2 == 0 ? asyncore_close(&p->base) : asyncore_fini(&p->base), 0);
     if (_i % 2 == 1)
         memset(&p->base, 0xa5, sizeof p->base);
+    ck_assert_int_eq(asyncore_loop(map, 20, 5), 0); /* the lookup is gone too */
     run_for(30);
     assert_notes(_i % 2 == 0 ? "destroy" : "");
 }
