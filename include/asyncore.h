@@ -227,7 +227,7 @@ ASYNCORE_API int asyncore_create_socket(struct asyncore_dispatcher *d, int famil
 
 /* Takes over a descriptor, as handle_accepted gets it, and adds the channel: it counts as connected. On
  * failure fd is closed and so is the channel (its destroy will run): nothing is left to do. -EEXIST: that
- * descriptor is in the map already; then it is not closed, for it has another owner. */
+ * descriptor is in the map already; then it is not closed, for it has another owner, but the channel is. */
 ASYNCORE_API int asyncore_set_socket(struct asyncore_dispatcher *d, int fd);
 
 /* Closes a descriptor that handle_accepted was given and no channel took over. */
@@ -471,7 +471,7 @@ ASYNCORE_API int asyncore_watch_check(struct asyncore_map *map, int fd);
  * how many of `ready` were filled, 0 when a timer is due or somebody woke the map. Calls no code of yours, so it may
  * be called within a handler. Channels among the ready are served by asyncore_poll(map, 0). */
 ASYNCORE_API int asyncore_map_wait(struct asyncore_map *map, int timeout, struct asyncore_event *ready, int size);
-ASYNCORE_API int64_t asyncore_next_timer(struct asyncore_map *map); /* ms until the next is due, 0 due, -1 none */
+ASYNCORE_API int64_t asyncore_next_timer(struct asyncore_map *map); /* ms until the next is due, 0 due, -1 none (or after fork) */
 ASYNCORE_API int asyncore_run_timers(struct asyncore_map *map);     /* runs what is due and call_soon: how many */
 
 #ifdef __cplusplus

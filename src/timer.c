@@ -153,6 +153,7 @@ void asyncore_cancel(struct asyncore_timer *timer)
         return;
     heap_remove(timer->map_, timer);
     count(timer);
+    map_touched(timer->map_);
 }
 
 int asyncore_pending(const struct asyncore_timer *timer)

@@ -23,7 +23,7 @@ static int descriptors_before;
 static char noted[1 << 16];
 static size_t noted_length;
 
-/* -- The program ---------------------------------------------------------------------------------------------- */
+/* -- The program -- */
 
 int count_descriptors(void)
 {
@@ -74,7 +74,8 @@ static void after_test(void)
     int after = count_descriptors();
     if (after != descriptors_before)
         show_descriptors();
-    ck_assert_msg(after == descriptors_before, "%d descriptors before the test, %d after it", descriptors_before, after);
+    ck_assert_msg(after == descriptors_before, "%d descriptors before the test, %d after it", descriptors_before,
+                  after);
 }
 
 int run_suite(const char *name, void (*add)(TCase *tests), ...)
@@ -129,7 +130,7 @@ bool runs_slowly(void)
     return under_valgrind() || (multiplier != NULL && atoi(multiplier) > 1);
 }
 
-/* -- Notes ------------------------------------------------------------------------------------------------------- */
+/* -- Notes -- */
 
 void note(const char *format, ...)
 {
@@ -154,7 +155,7 @@ void forget_notes(void)
     noted[0] = '\0';
 }
 
-/* -- Time --------------------------------------------------------------------------------------------------------- */
+/* -- Time -- */
 
 static uint64_t read_clock(clockid_t id)
 {
@@ -202,7 +203,8 @@ void assert_idle_for(unsigned milliseconds)
     int turns = run_for(milliseconds);
     /* select has to look after channels that wait for errors alone, ten times a second */
     int allowed = 4 + (int)milliseconds / 50;
-    ck_assert_msg(turns <= allowed, "%d turns in %u ms without anything to do (notes: %.200s)", turns, milliseconds, notes());
+    ck_assert_msg(turns <= allowed, "%d turns in %u ms without anything to do (notes: %.200s)", turns, milliseconds,
+                  notes());
 }
 
 void turn(void)
@@ -210,7 +212,7 @@ void turn(void)
     must(asyncore_poll(map, 0) >= 0);
 }
 
-/* -- Probes ------------------------------------------------------------------------------------------------------- */
+/* -- Probes -- */
 
 void probe_note(struct probe *p, const char *what)
 {
@@ -316,7 +318,15 @@ struct probe *probe_listen(const struct asyncore_class *class_, const char *name
     return p;
 }
 
-/* -- Peers -------------------------------------------------------------------------------------------------------- */
+struct probe *probe_with_peer(const struct asyncore_class *class_, int *peer)
+{
+    int fds[2];
+    unix_pair(fds);
+    *peer = fds[1];
+    return probe_on(class_, "", fds[0]);
+}
+
+/* -- Peers -- */
 
 static void give_up_in_time(int fd)
 {
@@ -493,7 +503,7 @@ void channel_port(struct asyncore_dispatcher *d, char port[8])
     port_text(&name, port);
 }
 
-/* -- Bytes -------------------------------------------------------------------------------------------------------- */
+/* -- Bytes -- */
 
 static unsigned char pattern_at(size_t offset)
 {

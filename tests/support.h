@@ -15,7 +15,7 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* -- The program ---------------------------------------------------------------------------------------------- */
+/* -- The program -- */
 
 /* The map of the test in hand: made before it, freed after it. */
 extern struct asyncore_map *map;
@@ -48,7 +48,7 @@ bool under_valgrind(void);
 bool runs_slowly(void); /* under a checker: figures of time mean little */
 int count_descriptors(void);
 
-/* -- Notes: what happened, in order, as one line of words ----------------------------------------------------------- */
+/* -- Notes: what happened, in order, as one line of words -- */
 
 void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *notes(void);
@@ -61,7 +61,7 @@ void forget_notes(void);
         forget_notes(); \
     } while (0)
 
-/* -- Time --------------------------------------------------------------------------------------------------------- */
+/* -- Time -- */
 
 uint64_t clock_ns(void);
 uint64_t cpu_ns(void); /* of this process */
@@ -96,7 +96,7 @@ int run_for(unsigned milliseconds);
 void assert_idle_for(unsigned milliseconds); /* no more turns than the waiting itself takes */
 void turn(void); /* one, without waiting */
 
-/* -- Probes ------------------------------------------------------------------------------------------------------- */
+/* -- Probes -- */
 
 /* A channel that counts and notes its handlers. Lives until the test's map is gone. */
 struct probe {
@@ -121,6 +121,7 @@ extern const struct asyncore_class probe_class;
 
 struct probe *probe_new(const struct asyncore_class *class_, const char *name);
 struct probe *probe_on(const struct asyncore_class *class_, const char *name, int fd); /* set_socket */
+struct probe *probe_with_peer(const struct asyncore_class *class_, int *peer);           /* unix_pair */
 struct probe *probe_listen(const struct asyncore_class *class_, const char *name, const char *host, char port[8]);
 
 static inline struct probe *probe_of(struct asyncore_dispatcher *d)
@@ -130,7 +131,7 @@ static inline struct probe *probe_of(struct asyncore_dispatcher *d)
 
 void probe_note(struct probe *p, const char *what);
 
-/* -- Peers: blocking sockets that give up after a while ---------------------------------------------------------------- */
+/* -- Peers: blocking sockets that give up after a while -- */
 
 void unix_pair(int fds[2]);
 void tcp_pair(int fds[2]);
@@ -150,7 +151,7 @@ bool is_open(int fd);
 int full_listener(char port[8], int fillers[], int *count); /* whose next client has to wait; at most 16 fillers */
 void channel_port(struct asyncore_dispatcher *d, char port[8]);
 
-/* -- Bytes of which every stretch is different -------------------------------------------------------------------------- */
+/* -- Bytes of which every stretch is different -- */
 
 void pattern_fill(void *data, size_t offset, size_t size);
 void pattern_check(const void *data, size_t offset, size_t size);

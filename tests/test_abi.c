@@ -50,12 +50,17 @@ START_TEST(init_refuses_a_program_of_another_version)
     int wrong = _i % 3; /* the struct's size, the class's size, the ABI */
     size_t size = wrong == 0 ? 8 : 0, class_size = wrong == 1 ? 8 : 0;
     unsigned abi = wrong == 2 ? ASYNCORE_ABI + 1 : ASYNCORE_ABI;
-    ck_assert_int_eq(asyncore_dispatcher_init_(&d, &plain_class, map, sizeof d + size, sizeof plain_class + class_size, abi), -EINVAL);
-    ck_assert_int_eq(asyncore_dispatcher_with_send_init_(&s, &plain_class, map, sizeof s + size, sizeof plain_class + class_size, abi),
+    ck_assert_int_eq(
+        asyncore_dispatcher_init_(&d, &plain_class, map, sizeof d + size, sizeof plain_class + class_size, abi),
+        -EINVAL);
+    ck_assert_int_eq(asyncore_dispatcher_with_send_init_(&s, &plain_class, map, sizeof s + size,
+                                                         sizeof plain_class + class_size, abi),
                      -EINVAL);
-    ck_assert_int_eq(asyncore_file_dispatcher_init_(&f, &plain_class, map, sizeof f + size, sizeof plain_class + class_size, abi),
+    ck_assert_int_eq(
+        asyncore_file_dispatcher_init_(&f, &plain_class, map, sizeof f + size, sizeof plain_class + class_size, abi),
+        -EINVAL);
+    ck_assert_int_eq(asynchat_init_(&c, &chat_class, map, sizeof c + size, sizeof chat_class + class_size, abi),
                      -EINVAL);
-    ck_assert_int_eq(asynchat_init_(&c, &chat_class, map, sizeof c + size, sizeof chat_class + class_size, abi), -EINVAL);
     if (wrong != 1) {
         ck_assert_int_eq(asyncore_signal_init_(&g, map, SIGUSR1, on_signal, NULL, sizeof g + size, abi), -EINVAL);
         ck_assert_int_eq(asyncore_map_new_(&m, NULL, sizeof(struct asyncore_map_options) + size, abi), -EINVAL);

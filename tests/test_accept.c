@@ -54,7 +54,7 @@ static void close_clients(int clients[], int count)
         close(clients[i]);
 }
 
-/* -- Clients come ------------------------------------------------------------------------------------------------ */
+/* -- Clients come -- */
 
 START_TEST(the_default_handle_accepted_closes_the_client)
 {
@@ -248,7 +248,7 @@ static void add_clients(TCase *tests)
     tcase_add_test(tests, an_overridden_handle_accept_is_called_while_clients_wait);
 }
 
-/* -- No descriptors left ---------------------------------------------------------------------------------------------
+/* -- No descriptors left --
  * (Valgrind keeps the limit itself: it lets the kernel accept, closes the client and says EMFILE. Such a client never
  * comes again.) */
 
@@ -304,7 +304,8 @@ START_TEST(without_descriptors_the_listener_rests_and_takes_up_again_after_the_p
 }
 END_TEST
 
-static void rest_without_descriptors(int fillers[], int *count, struct probe **p, struct probe **other, int *peer, int clients[3])
+static void rest_without_descriptors(int fillers[], int *count, struct probe **p, struct probe **other, int *peer,
+                                     int clients[3])
 {
     char port[8];
     int fds[2];

@@ -112,7 +112,7 @@ static void end_talk(struct talker *t, int peer)
     t->destroys = 0;
 }
 
-/* -- Terminators -------------------------------------------------------------------------------------------------- */
+/* -- Terminators -- */
 
 static const struct {
     const char *terminator, *text, *expected, *rest;
@@ -123,8 +123,8 @@ static const struct {
     {"aab", "aaab-aabaaaabx-aa", "[a] [-] [aa]", "x-aa"},
     {"abcabd", "abcabcabd.abcabdabcab", "[abc] [.]", "abcab"},
     {"0123456789abcdef", "x0123456789abcdefy0123456789abcde", "[x]", "y0123456789abcde"},
-    {"----------------------------- long one", "x----------------------------- long one--- y-----------------------", "[x]",
-     "--- y-----------------------"},
+    {"----------------------------- long one", "x----------------------------- long one--- y-----------------------",
+     "[x]", "--- y-----------------------"},
 };
 
 /* What is kept back as a possible beginning of the terminator is data when the stream ends. */
@@ -283,7 +283,7 @@ static void add_terminators(TCase *tests)
     tcase_add_test(tests, many_lines_of_one_read_are_all_found);
 }
 
-/* -- Ends and errors ---------------------------------------------------------------------------------------------- */
+/* -- Ends and errors -- */
 
 static int close_now(struct talker *t)
 {
@@ -448,7 +448,7 @@ static void add_ends(TCase *tests)
     tcase_add_test(tests, nothing_is_lost_when_the_peer_sends_and_hangs_up_at_once);
 }
 
-/* -- Bounds -------------------------------------------------------------------------------------------------------- */
+/* -- Bounds -- */
 
 static void say_much(int peer, size_t n)
 {
@@ -583,7 +583,7 @@ static void add_bounds(TCase *tests)
     tcase_add_test(tests, push_tells_of_the_high_mark_and_takes_nothing_past_the_limit);
 }
 
-/* -- Output --------------------------------------------------------------------------------------------------------- */
+/* -- Output -- */
 
 static int push_in_three(struct talker *t)
 {
@@ -809,7 +809,7 @@ static void add_output(TCase *tests)
     tcase_add_test(tests, the_queue_is_sent_when_the_peer_has_ended_its_side);
 }
 
-/* -- Discarding ------------------------------------------------------------------------------------------------------ */
+/* -- Discarding -- */
 
 static int discard_now(struct talker *t)
 {
@@ -876,7 +876,7 @@ static void add_discarding(TCase *tests)
     tcase_add_test(tests, discard_buffers_drops_output_and_releases_it);
 }
 
-/* -- asynchat_find ------------------------------------------------------------------------------------------------------ */
+/* -- asynchat_find -- */
 
 static ssize_t naive_find(const char *data, size_t n, const char *terminator, size_t m, size_t *keep)
 {

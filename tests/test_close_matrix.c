@@ -42,7 +42,7 @@ static int index_of(struct asyncore_dispatcher *d)
     return ((struct actor *)d)->index;
 }
 
-/* -- Acting ------------------------------------------------------------------------------------------------------- */
+/* -- Acting -- */
 
 static void close_one(int index)
 {
@@ -110,7 +110,7 @@ static void handler_begins(struct asyncore_dispatcher *d)
     check(!scene.finished[index_of(d)]);
 }
 
-/* -- The actors' class ---------------------------------------------------------------------------------------------- */
+/* -- The actors' class -- */
 
 static int actor_connect(struct asyncore_dispatcher *d)
 {
@@ -196,7 +196,7 @@ static const struct asyncore_class actor_class = {
     .destroy = actor_destroy,
 };
 
-/* -- Setting the scene ------------------------------------------------------------------------------------------------ */
+/* -- Setting the scene -- */
 
 static struct asyncore_dispatcher *actor_new(int index)
 {
@@ -343,7 +343,7 @@ START_TEST(anything_closed_in_handle_error)
 }
 END_TEST
 
-/* -- In handle_close and destroy ---------------------------------------------------------------------------------------- */
+/* -- In handle_close and destroy -- */
 
 static int close_other(struct asyncore_dispatcher *d)
 {
@@ -408,7 +408,7 @@ START_TEST(channels_that_close_each_other_in_destroy)
 }
 END_TEST
 
-/* -- A number that is used again ------------------------------------------------------------------------------------------ */
+/* -- A number that is used again -- */
 
 /* Whichever is served first closes the other, or itself, and takes a new socket of the same number. */
 static struct {

@@ -29,7 +29,7 @@ static int refusing_port(char port[8])
     return fd;
 }
 
-/* -- It works ---------------------------------------------------------------------------------------------------- */
+/* -- It works -- */
 
 static void assert_talks(struct probe *p, int listener)
 {
@@ -186,7 +186,7 @@ static void add_success(TCase *tests)
     tcase_add_test(tests, send_before_handle_connect_is_enotconn);
 }
 
-/* -- It fails ------------------------------------------------------------------------------------------------------ */
+/* -- It fails -- */
 
 START_TEST(a_refused_connect_is_told_by_the_loop)
 {
@@ -317,7 +317,7 @@ static void add_failure(TCase *tests)
     tcase_add_test(tests, a_channel_connects_again_from_its_handle_close);
 }
 
-/* -- A name server -------------------------------------------------------------------------------------------------- */
+/* -- A name server -- */
 
 struct zone_entry {
     const char *name;
@@ -401,7 +401,8 @@ static int serve_question(struct asyncore_dispatcher *d)
     return size > 0 ? (int)asyncore_sendto(d, packet, size, (struct sockaddr *)&from, length) : 0;
 }
 
-static const struct asyncore_class server_class = {.name = "name server", .parent = &probe_class, .handle_read = serve_question};
+static const struct asyncore_class server_class = {
+    .name = "name server", .parent = &probe_class, .handle_read = serve_question};
 
 /* A new map whose names come from a server in it. */
 static void with_name_server(void)
@@ -420,7 +421,7 @@ static void with_name_server(void)
     questions = 0;
 }
 
-/* -- Lookups -------------------------------------------------------------------------------------------------------- */
+/* -- Lookups -- */
 
 struct result {
     int calls, error;
@@ -428,7 +429,8 @@ struct result {
     struct asyncore_address addresses[8];
 };
 
-static void take_result(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses, size_t count, void *arg)
+static void take_result(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses,
+                        size_t count, void *arg)
 {
     struct result *result = arg;
     (void)lookup;
@@ -515,7 +517,8 @@ START_TEST(a_lookup_with_a_wrong_port_begins_nothing)
 {
     struct asyncore_lookup lookup = {0};
     struct result result = {0};
-    ck_assert_int_eq(asyncore_resolve(map, &lookup, "127.0.0.1", "99999", AF_UNSPEC, take_result, &result), ASYNCORE_EPORT);
+    ck_assert_int_eq(asyncore_resolve(map, &lookup, "127.0.0.1", "99999", AF_UNSPEC, take_result, &result),
+                     ASYNCORE_EPORT);
     run_for(10);
     ck_assert_int_eq(result.calls, 0);
 }
@@ -593,7 +596,8 @@ START_TEST(a_lookup_in_flight_is_forgotten_by_map_free)
 }
 END_TEST
 
-static void look_up_again(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses, size_t count, void *arg)
+static void look_up_again(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses,
+                          size_t count, void *arg)
 {
     ck_assert_int_eq(error, 0);
     ck_assert_uint_eq(count, 1);
@@ -626,7 +630,7 @@ static void add_lookups(TCase *tests)
     tcase_add_test(tests, a_lookup_is_used_again_in_its_callback);
 }
 
-/* -- Connecting by name --------------------------------------------------------------------------------------------- */
+/* -- Connecting by name -- */
 
 static void host_of(const struct asyncore_address *address, char host[64])
 {
@@ -759,7 +763,7 @@ static void add_names(TCase *tests)
     tcase_add_test(tests, the_idle_timeout_counts_while_looking_up);
 }
 
-/* -- Addresses as text ------------------------------------------------------------------------------------------------ */
+/* -- Addresses as text -- */
 
 START_TEST(text_becomes_an_address_and_text_again)
 {

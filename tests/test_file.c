@@ -93,7 +93,7 @@ static void fill(int fd, size_t size)
     free(data);
 }
 
-/* -- Pipes ------------------------------------------------------------------------------------------------------ */
+/* -- Pipes -- */
 
 START_TEST(a_pipe_is_read_to_its_end)
 {
@@ -197,7 +197,7 @@ static void add_pipes(TCase *tests)
     tcase_add_test(tests, a_fifo_is_read_to_its_end);
 }
 
-/* -- Terminals and files ------------------------------------------------------------------------------------------- */
+/* -- Terminals and files -- */
 
 static bool open_terminal(int *host, int *terminal)
 {
@@ -282,7 +282,7 @@ static void add_files(TCase *tests)
     tcase_add_test(tests, a_regular_file_waits_for_nothing_and_others_are_served_beside_it);
 }
 
-/* -- Flags ---------------------------------------------------------------------------------------------------------- */
+/* -- Flags -- */
 
 /* O_NONBLOCK belongs to the open file, which a duplicate shares: so it is seen after the close. */
 START_TEST(the_flags_of_a_descriptor_come_back_at_close)

@@ -9,14 +9,6 @@
 
 #define MS UINT64_C(1000000)
 
-static struct probe *probe_with_peer(const struct asyncore_class *class_, int *peer)
-{
-    int fds[2];
-    unix_pair(fds);
-    *peer = fds[1];
-    return probe_on(class_, "", fds[0]);
-}
-
 static void ring(struct asyncore_timer *timer, void *arg)
 {
     (void)timer;
@@ -36,7 +28,7 @@ static void stop_it(struct asyncore_timer *timer, void *arg)
     ck_assert_int_eq(asyncore_stop(map), 0);
 }
 
-/* -- What keeps a loop running ---------------------------------------------------------------------------------------- */
+/* -- What keeps a loop running -- */
 
 START_TEST(a_loop_without_anything_returns_at_once)
 {
@@ -125,7 +117,8 @@ START_TEST(a_background_timer_does_not_keep_the_loop)
 }
 END_TEST
 
-static void looked_up(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses, size_t count, void *arg)
+static void looked_up(struct asyncore_lookup *lookup, int error, const struct asyncore_address *addresses, size_t count,
+                      void *arg)
 {
     (void)lookup;
     (void)addresses;
@@ -197,7 +190,7 @@ static void add_alive(TCase *tests)
     tcase_add_test(tests, a_channel_closed_before_the_loop_is_destroyed_by_it);
 }
 
-/* -- Turns ------------------------------------------------------------------------------------------------------------ */
+/* -- Turns -- */
 
 static int count_turn(struct asyncore_dispatcher *d)
 {
@@ -367,7 +360,7 @@ static void add_turns(TCase *tests)
     tcase_add_test(tests, now_is_read_once_a_turn);
 }
 
-/* -- Who may enter ------------------------------------------------------------------------------------------------------ */
+/* -- Who may enter -- */
 
 static void assert_busy(void)
 {
@@ -577,7 +570,7 @@ static void add_entry(TCase *tests)
     tcase_add_test(tests, a_map_moves_to_another_thread_between_turns);
 }
 
-/* -- Fork --------------------------------------------------------------------------------------------------------------- */
+/* -- Fork -- */
 
 /* Runs `child` in a child process: 0, or the number of the line that found something wrong. */
 static int in_child(int (*child)(void *arg), void *arg)
@@ -790,7 +783,7 @@ static void add_fork(TCase *tests)
     tcase_add_test(tests, lookups_in_flight_end_in_the_child);
 }
 
-/* -- A map inside another loop ---------------------------------------------------------------------------------------------- */
+/* -- A map inside another loop -- */
 
 static int outer_fd(void)
 {
@@ -901,7 +894,7 @@ static void add_embedding(TCase *tests)
     tcase_add_test(tests, other_work_makes_the_descriptor_readable);
 }
 
-/* -- Engines -------------------------------------------------------------------------------------------------------------- */
+/* -- Engines -- */
 
 static const char *const engines[] = {"select", "poll", "epoll"};
 

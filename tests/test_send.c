@@ -112,7 +112,7 @@ static void receive_slowly(int peer, size_t from, size_t to, size_t piece)
     free(data);
 }
 
-/* -- Order and completeness ------------------------------------------------------------------------------------------ */
+/* -- Order and completeness -- */
 
 START_TEST(everything_arrives_in_order_at_a_slow_reader)
 {
@@ -219,7 +219,7 @@ static void add_order(TCase *tests)
     tcase_add_test(tests, send_before_connect_is_queued_and_sent_first);
 }
 
-/* -- Bounds -------------------------------------------------------------------------------------------------------- */
+/* -- Bounds -- */
 
 /* Until the kernel takes no more and `queued` bytes wait. Returns how many were sent in all. */
 static size_t fill_queue(struct sender *s, size_t queued)
@@ -323,7 +323,8 @@ START_TEST(memory_returns_when_the_queue_is_empty)
     receive_slowly(peer, 0, LOTS, 65536);
     ck_assert_uint_eq(asyncore_queued(&s->base), 0);
 #ifdef HAVE_MALLINFO2
-    ck_assert_uint_le(mallinfo2().uordblks + mallinfo2().hblkhd, before + 100000); /* a map keeps one buffer of 64 KiB */
+    ck_assert_uint_le(mallinfo2().uordblks + mallinfo2().hblkhd,
+                      before + 100000); /* a map keeps one buffer of 64 KiB */
 #endif
     close(peer);
     free(data);
@@ -339,7 +340,7 @@ static void add_bounds(TCase *tests)
     tcase_add_test(tests, memory_returns_when_the_queue_is_empty);
 }
 
-/* -- Closing with a queue -------------------------------------------------------------------------------------------- */
+/* -- Closing with a queue -- */
 
 START_TEST(the_queue_is_sent_before_a_clean_end_closes)
 {
@@ -461,7 +462,7 @@ static void add_closing(TCase *tests)
     tcase_add_test(tests, an_overridden_handle_close_still_sends);
 }
 
-/* -- References --------------------------------------------------------------------------------------------------------- */
+/* -- References -- */
 
 struct lent {
     unsigned char *data;

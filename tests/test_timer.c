@@ -6,7 +6,7 @@
 
 #define MS UINT64_C(1000000)
 
-/* -- When ----------------------------------------------------------------------------------------------------------- */
+/* -- When -- */
 
 struct alarm {
     struct asyncore_timer timer;
@@ -162,7 +162,7 @@ static void add_when(TCase *tests)
     tcase_add_test(tests, call_every_leaves_out_what_passed_unserved);
 }
 
-/* -- Cancelled, set anew, freed ----------------------------------------------------------------------------------------- */
+/* -- Cancelled, set anew, freed -- */
 
 START_TEST(a_cancelled_timer_does_not_run)
 {
@@ -310,7 +310,7 @@ static void add_changes(TCase *tests)
     tcase_add_test(tests, map_free_forgets_timers);
 }
 
-/* -- Many ------------------------------------------------------------------------------------------------------------- */
+/* -- Many -- */
 
 enum { MANY = 10000 };
 
@@ -410,7 +410,7 @@ static void add_many(TCase *tests)
     tcase_add_test(tests, one_turn_runs_no_more_than_timers_per_turn);
 }
 
-/* -- From elsewhere ------------------------------------------------------------------------------------------------------- */
+/* -- From elsewhere -- */
 
 enum { THREADS = 4, POSTS = 500 };
 
@@ -563,7 +563,7 @@ static void add_elsewhere(TCase *tests)
     tcase_add_test(tests, a_wake_up_of_a_signal_handler_ends_the_wait);
 }
 
-/* -- Idle timeouts ----------------------------------------------------------------------------------------------------------- */
+/* -- Idle timeouts -- */
 
 START_TEST(a_channel_without_traffic_times_out)
 {

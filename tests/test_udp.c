@@ -45,7 +45,7 @@ static void send_to(struct probe *from, struct probe *to, const void *data, size
     ck_assert_int_eq((int)asyncore_sendto(&from->base, data, size, (struct sockaddr *)&address, length), (int)size);
 }
 
-/* -- Unconnected ------------------------------------------------------------------------------------------------- */
+/* -- Unconnected -- */
 
 static int send_back(struct asyncore_dispatcher *d)
 {
@@ -165,7 +165,7 @@ static void add_unconnected(TCase *tests)
     tcase_add_test(tests, an_idle_datagram_socket_makes_no_turns);
 }
 
-/* -- Connected --------------------------------------------------------------------------------------------------- */
+/* -- Connected -- */
 
 static struct probe *connected_to(const char *port)
 {
@@ -225,7 +225,7 @@ static void add_connected(TCase *tests)
     tcase_add_test(tests, a_port_that_nobody_listens_on_is_told_and_does_not_end_the_channel);
 }
 
-/* -- Unix -------------------------------------------------------------------------------------------------------- */
+/* -- Unix -- */
 
 START_TEST(unix_datagrams_go_by_path)
 {

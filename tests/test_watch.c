@@ -49,7 +49,7 @@ static void close_both(int fds[2])
     close(fds[1]);
 }
 
-/* -- The four calls ----------------------------------------------------------------------------------------------- */
+/* -- The four calls -- */
 
 START_TEST(a_watch_reports_owner_and_events)
 {
@@ -179,6 +179,27 @@ START_TEST(a_regular_file_is_always_ready)
 }
 END_TEST
 
+START_TEST(a_number_that_was_a_regular_files_is_waited_for_again)
+{
+    int fds[2];
+    FILE *file = tmpfile();
+    ck_assert_ptr_nonnull(file);
+    int number = fileno(file);
+    ck_assert_int_eq(asyncore_watch_add(map, number, ASYNCORE_READ, &owner_a), 0);
+    assert_one(number, ASYNCORE_READ, &owner_a);
+    ck_assert_int_eq(asyncore_watch_del(map, number), 0);
+    fclose(file);
+    unix_pair(fds);
+    ck_assert_int_eq(fds[0], number);
+    ck_assert_int_eq(asyncore_watch_add(map, number, ASYNCORE_READ, &owner_b), 0);
+    assert_silent();
+    peer_send(fds[1], "x", 1);
+    assert_one(number, ASYNCORE_READ, &owner_b);
+    ck_assert_int_eq(asyncore_watch_del(map, number), 0);
+    close_both(fds);
+}
+END_TEST
+
 START_TEST(loop_refuses_a_map_with_bare_watches)
 {
     int fds[2];
@@ -230,12 +251,13 @@ static void add_calls(TCase *tests)
     tcase_add_test(tests, every_registration_has_another_serial);
     tcase_add_test(tests, a_small_array_starves_nobody);
     tcase_add_test(tests, a_regular_file_is_always_ready);
+    tcase_add_test(tests, a_number_that_was_a_regular_files_is_waited_for_again);
     tcase_add_test(tests, loop_refuses_a_map_with_bare_watches);
     tcase_add_test(tests, channels_among_the_ready_are_served_by_poll);
     tcase_add_test(tests, map_free_leaves_watched_descriptors_open);
 }
 
-/* -- Closed behind the library's back -------------------------------------------------------------------------------- */
+/* -- Closed behind the library's back -- */
 
 START_TEST(check_tells_a_closed_and_a_reused_descriptor)
 {
@@ -402,7 +424,7 @@ static void add_behind(TCase *tests)
     tcase_add_test(tests, a_channel_closed_while_a_duplicate_is_open_is_silent);
 }
 
-/* -- Timers, threads, nesting -------------------------------------------------------------------------------------------- */
+/* -- Timers, threads, nesting -- */
 
 static void ring(struct asyncore_timer *timer, void *arg)
 {
@@ -658,8 +680,8 @@ START_TEST(watches_work_in_a_child_after_fork)
     pid_t pid = fork();
     if (pid == 0) {
         bool right = asyncore_map_wait(map, 0, seen, 1) == -ECHILD && asyncore_after_fork(map) == 0 &&
-                     write(fds[1], "x", 1) == 1 && asyncore_map_wait(map, 2000, seen, 1) == 1 && seen[0].owner == &owner_a &&
-                     asyncore_watch_del(map, fds[0]) == 0 && asyncore_map_free(map) == 0;
+                     write(fds[1], "x", 1) == 1 && asyncore_map_wait(map, 2000, seen, 1) == 1 &&
+                     seen[0].owner == &owner_a && asyncore_watch_del(map, fds[0]) == 0 && asyncore_map_free(map) == 0;
         _exit(right ? 0 : 1);
     }
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
