@@ -46,7 +46,7 @@ static int epoll_set(struct asyncore_map *map, int fd, struct watch *w, unsigned
     return op == EPOLL_CTL_DEL ? 0 : result;
 }
 
-static int epoll_wait_(struct asyncore_map *map, int timeout, struct asyncore_event *ready, int size)
+static FAST int epoll_wait_(struct asyncore_map *map, int timeout, struct asyncore_event *ready, int size)
 {
     struct epoll_event *events = map->events;
     int count = map->os->epoll_wait(map->set, events, size, timeout, map->os);

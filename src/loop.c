@@ -499,7 +499,7 @@ static int serve(struct asyncore_map *map, int timeout, int count)
     return 0;
 }
 
-int asyncore_loop(struct asyncore_map *map, int timeout, int count)
+FAST int asyncore_loop(struct asyncore_map *map, int timeout, int count)
 {
     int result = enter(&map);
     if (result < 0)

@@ -2,9 +2,10 @@
  * call, reads the clock, takes memory or looks a name up. os_linux is the real one; whoever simulates a kernel
  * fills a table of its own and embeds it as the first member of what it needs.
  *
- * Every function returns 0, a count or a descriptor, or a negative errno; EINTR is passed on. Descriptors are made
- * close-on-exec and, sockets and the library's own, non-blocking. The table itself is the last argument, so that
- * those of the system call are in their registers already: a dozen instructions a message. */
+ * Every function returns 0, a count or a descriptor, or a negative errno; EINTR is passed on, but for recv and send,
+ * which say -EAGAIN: the descriptor is still ready, and the loop comes back. Descriptors are made close-on-exec and,
+ * sockets and the library's own, non-blocking. The table itself is the last argument, so that those of the system call
+ * are in their registers already: a dozen instructions a message. */
 #ifndef OS_H
 #define OS_H
 
@@ -23,6 +24,9 @@ struct names_client {
     void (*done)(struct names_client *client, void *query, int error, const struct asyncore_address *addresses,
                  size_t count);
 };
+
+/* On the way of every message: the linker puts these side by side, for they are cold after every system call. */
+#define FAST __attribute__((hot))
 
 struct os {
     /* Memory: any thread. */

@@ -18,6 +18,11 @@
     UNUSED;                                                                                                            \
     ssize_t result = (call);                                                                                           \
     return result < 0 ? -errno : result
+/* The calls of every message: an interrupted one has nothing yet, and said here it costs their callers no frame. */
+#define RESULT_IO(call)                                                                                                \
+    UNUSED;                                                                                                            \
+    ssize_t result = (call);                                                                                           \
+    return result >= 0 ? result : errno == EINTR ? -EAGAIN : -errno
 #define RESULT_INT(call)                                                                                               \
     UNUSED;                                                                                                            \
     int result = (call);                                                                                               \
@@ -74,14 +79,14 @@ static int linux_connect(int fd, const struct sockaddr *address, socklen_t lengt
     RESULT_INT(connect(fd, address, length));
 }
 
-static ssize_t linux_recv(int fd, void *data, size_t size, int flags, struct os *os)
+static FAST ssize_t linux_recv(int fd, void *data, size_t size, int flags, struct os *os)
 {
-    RESULT(recv(fd, data, size, flags));
+    RESULT_IO(recv(fd, data, size, flags));
 }
 
-static ssize_t linux_send(int fd, const void *data, size_t size, int flags, struct os *os)
+static FAST ssize_t linux_send(int fd, const void *data, size_t size, int flags, struct os *os)
 {
-    RESULT(send(fd, data, size, flags));
+    RESULT_IO(send(fd, data, size, flags));
 }
 
 static ssize_t linux_recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length,
@@ -167,7 +172,7 @@ static int linux_epoll_ctl(int set, int op, int fd, struct epoll_event *event, s
     RESULT_INT(epoll_ctl(set, op, fd, event));
 }
 
-static int linux_epoll_wait(int set, struct epoll_event *events, int size, int timeout, struct os *os)
+static FAST int linux_epoll_wait(int set, struct epoll_event *events, int size, int timeout, struct os *os)
 {
     RESULT_INT(epoll_wait(set, events, size, timeout));
 }

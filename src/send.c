@@ -100,7 +100,7 @@ static bool free_way(const struct asyncore_dispatcher *d, size_t size)
            size <= LIMIT_DEFAULT;
 }
 
-ssize_t asyncore_send(struct asyncore_dispatcher *d, const void *data, size_t size)
+FAST ssize_t asyncore_send(struct asyncore_dispatcher *d, const void *data, size_t size)
 {
     if (!free_way(d, size))
         return d->state_ & S_BUFFERED ? buffered_send(with_send(d), data, size) : plain_send(d, data, size);

@@ -411,19 +411,16 @@ int asyncore_connect(struct asyncore_dispatcher *d, const char *host, const char
 
 /* -- Bytes -- */
 
-/* An interrupted call is one without a result: the descriptor is still ready, and the loop comes back. */
-ssize_t default_recv(struct asyncore_dispatcher *d, void *data, size_t size)
+FAST ssize_t default_recv(struct asyncore_dispatcher *d, void *data, size_t size)
 {
     struct os *os = d->map->os;
-    ssize_t n = os->recv(d->fd, data, size, MSG_DONTWAIT, os);
-    return n == -EINTR ? -EAGAIN : n;
+    return os->recv(d->fd, data, size, MSG_DONTWAIT, os);
 }
 
-ssize_t default_send(struct asyncore_dispatcher *d, const void *data, size_t size)
+FAST ssize_t default_send(struct asyncore_dispatcher *d, const void *data, size_t size)
 {
     struct os *os = d->map->os;
-    ssize_t n = os->send(d->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL | (int)(d->state_ & S_MORE), os);
-    return n == -EINTR ? -EAGAIN : n;
+    return os->send(d->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL | (int)(d->state_ & S_MORE), os);
 }
 
 /* An empty datagram, or the end? Channels that were accepted do not know their type until somebody has to. */
@@ -488,7 +485,7 @@ static RARE bool view_make(struct asyncore_map *map)
     return map->view != NULL;
 }
 
-ssize_t asyncore_recv_view(struct asyncore_dispatcher *d, const void **data)
+FAST ssize_t asyncore_recv_view(struct asyncore_dispatcher *d, const void **data)
 {
     struct asyncore_map *map = d->map;
     if (map->view == NULL && !view_make(map))
