@@ -135,7 +135,7 @@ START_TEST(a_small_array_starves_nobody)
     unsigned reported = 0;
     for (int i = 0; i < MANY; i++) {
         unix_pair(fds[i]);
-        ck_assert_int_eq(asyncore_watch_add(map, fds[i][0], ASYNCORE_WRITE, (char *)0 + i), 0);
+        ck_assert_int_eq(asyncore_watch_add(map, fds[i][0], ASYNCORE_WRITE, (void *)(uintptr_t)i), 0);
     }
     for (int i = 0; i < 4 * MANY; i++) {
         ck_assert_int_eq(asyncore_map_wait(map, 1000, seen, 2), 2);
