@@ -23,11 +23,6 @@ static inline int list_empty(const link_t *head)
     return head->next == head;
 }
 
-static inline int list_linked(const link_t *link)
-{
-    return link->next != NULL && link->next != link;
-}
-
 static inline void list_append(link_t *head, link_t *link)
 {
     link->prev = head->prev;
