@@ -2,7 +2,7 @@
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/asyncore")
 
-install(FILES include/asyncore.h include/asynchat.h DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(FILES include/asyncore.h include/asynchat.h include/asyncore_sim.h DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(TARGETS asyncore_shared EXPORT asyncoreTargets LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(TARGETS asyncore_static EXPORT asyncoreStaticTargets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 

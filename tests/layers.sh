@@ -73,6 +73,8 @@ except asyncore_parse_address if_nametoindex if_indextoname # "fe80::1%eth0"
 
 join -v 1 "$scratch/calls" "$scratch/own" | while read -r name file; do
     case $file in os_*.c | names_*.c) continue ;; esac
+    # The simulated kernel has memory of its own, which is not the library's.
+    case $file:$name in sim_*.c:malloc | sim_*.c:calloc | sim_*.c:realloc | sim_*.c:free | sim_*.c:strdup) continue ;; esac
     # __read_chk is read, checked; __isoc23_strtoul is strtoul.
     plain=$(echo "$name" | sed 's/^__isoc[0-9]*_//; s/^__\(.*\)_chk$/\1/; s/^__//')
     if ! allowed "$name" && ! allowed "$plain" && ! grep -qxF "$plain $file" "$scratch/exceptions"; then

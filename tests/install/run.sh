@@ -46,7 +46,8 @@ version=$(sed -n 's/^#define ASYNCORE_VERSION "\(.*\)"/\1/p' "$prefix/include/as
 # -- What is there, and nothing else.
 
 [ "$(ls "$prefix/include")" = "asynchat.h
-asyncore.h" ] || fail "headers: $(ls "$prefix/include")"
+asyncore.h
+asyncore_sim.h" ] || fail "headers: $(ls "$prefix/include")"
 [ "$(readlink "$lib/libasyncore.so")" = libasyncore.so.0 ] || fail "libasyncore.so is not a link to libasyncore.so.0"
 [ "$(readlink "$lib/libasyncore.so.0")" = "libasyncore.so.$version" ] || fail "libasyncore.so.0 is no link to .$version"
 readelf -d "$lib/libasyncore.so" | grep -q 'SONAME.*\[libasyncore\.so\.0]' || fail "soname is not libasyncore.so.0"

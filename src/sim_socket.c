@@ -1,0 +1,546 @@
+/* sim_socket.c: what streams and datagrams have in common: families, addresses, options (socket(7), ip(7), ipv6(7),
+ * unix(7)). Inside, v4-mapped addresses are IPv4; a socket of the other family is shown them mapped. */
+#include "sim_socket.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* -- Addresses -- */
+
+struct sim_address sim_plain(const struct sockaddr *address, socklen_t length)
+{
+    struct sim_address ret = {.length = length};
+    memcpy(&ret.storage, address, length < sizeof ret.storage ? length : sizeof ret.storage);
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&ret.storage;
+    if (length >= sizeof *in6 && in6->sin6_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+        struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = in6->sin6_port};
+        memcpy(&in.sin_addr, &in6->sin6_addr.s6_addr[12], 4);
+        memcpy(&ret.storage, &in, sizeof in);
+        ret.length = sizeof in;
+    }
+    return ret;
+}
+
+struct sim_address sim_shown(const struct sim_address *address, int family)
+{
+    const struct sockaddr_in *in = (const struct sockaddr_in *)&address->storage;
+    struct sim_address ret = *address;
+    if (family != AF_INET6 || address->length == 0 || address->storage.ss_family != AF_INET)
+        return ret;
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = in->sin_port};
+    in6.sin6_addr.s6_addr[10] = in6.sin6_addr.s6_addr[11] = 0xFF;
+    memcpy(&in6.sin6_addr.s6_addr[12], &in->sin_addr, 4);
+    memcpy(&ret.storage, &in6, sizeof in6);
+    ret.length = sizeof in6;
+    return ret;
+}
+
+void sim_address_out(const struct sim_address *from, struct sockaddr *address, socklen_t *length)
+{
+    if (address == NULL || length == NULL)
+        return;
+    memcpy(address, &from->storage, from->length < *length ? from->length : *length);
+    *length = from->length;
+}
+
+static uint16_t port_of(const struct sim_address *address)
+{
+    return ntohs(((const struct sockaddr_in *)&address->storage)->sin_port); /* at the same place in sockaddr_in6 */
+}
+
+static void port_set(struct sim_address *address, uint16_t port)
+{
+    ((struct sockaddr_in *)&address->storage)->sin_port = htons(port);
+}
+
+static bool is_any(const struct sim_address *address)
+{
+    if (address->storage.ss_family == AF_INET)
+        return ((const struct sockaddr_in *)&address->storage)->sin_addr.s_addr == htonl(INADDR_ANY);
+    return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&address->storage)->sin6_addr);
+}
+
+static bool is_loopback(const struct sim_address *address)
+{
+    if (address->storage.ss_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)&address->storage)->sin_addr.s_addr) >> 24 == 127;
+    return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)&address->storage)->sin6_addr);
+}
+
+static bool same_host_part(const struct sim_address *a, const struct sim_address *b)
+{
+    if (a->storage.ss_family != b->storage.ss_family)
+        return false;
+    if (a->storage.ss_family == AF_INET)
+        return ((const struct sockaddr_in *)&a->storage)->sin_addr.s_addr ==
+               ((const struct sockaddr_in *)&b->storage)->sin_addr.s_addr;
+    return IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)&a->storage)->sin6_addr,
+                              &((const struct sockaddr_in6 *)&b->storage)->sin6_addr);
+}
+
+bool sim_address_equal(const struct sim_address *a, const struct sim_address *b)
+{
+    if (a->length == 0 || b->length == 0 || a->storage.ss_family != b->storage.ss_family)
+        return false;
+    if (a->storage.ss_family == AF_UNIX)
+        return a->length == b->length && memcmp(&a->storage, &b->storage, a->length) == 0;
+    return port_of(a) == port_of(b) && same_host_part(a, b);
+}
+
+int sim_address_in(const struct sim_socket *socket, const struct sockaddr *address, socklen_t length,
+                   struct sim_address *ret)
+{
+    if (length < sizeof(sa_family_t) || length > sizeof ret->storage)
+        return -EINVAL;
+    int family = address->sa_family;
+    size_t need = family == AF_INET ? sizeof(struct sockaddr_in) : family == AF_INET6 ? sizeof(struct sockaddr_in6) : 0;
+    if (socket->family == AF_UNIX && family != AF_UNIX)
+        return -EINVAL;
+    if (socket->family == AF_UNIX && (length > sizeof(struct sockaddr_un) || length <= sizeof(sa_family_t)))
+        return -EINVAL;
+    if (socket->family != AF_UNIX && family != socket->family)
+        return -EAFNOSUPPORT;
+    if (length < need)
+        return -EINVAL;
+    *ret = sim_plain(address, family == AF_UNIX ? length : (socklen_t)need);
+    if (socket->v6only && socket->family == AF_INET6 && ret->storage.ss_family == AF_INET)
+        return -ENETUNREACH;
+    return 0;
+}
+
+struct sim_host *sim_route_to(struct sim_host *from, const struct sim_address *to)
+{
+    if (is_loopback(to) || is_any(to))
+        return from;
+    return sim_host_at(from->world, &to->storage);
+}
+
+/* Whether packets for `to` are for a socket that is bound to `local`: 0 not, else how exactly. */
+static int serves(const struct sim_socket *socket, const struct sim_address *to)
+{
+    const struct sim_address *local = &socket->local;
+    if (local->length == 0 || port_of(local) != port_of(to))
+        return 0;
+    if (is_any(local)) {
+        bool mapped = socket->family == AF_INET6 && !socket->v6only && to->storage.ss_family == AF_INET;
+        return local->storage.ss_family == to->storage.ss_family ? 2 : mapped ? 1 : 0;
+    }
+    return same_host_part(local, to) ? 3 : 0;
+}
+
+static struct sim_socket *unix_at(struct sim_host *host, int type, const struct sim_address *to)
+{
+    for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
+        struct sim_socket *s = owner_of(link, struct sim_socket, link);
+        bool receives = s->listener == NULL && (s->type == SOCK_DGRAM || s->state == STATE_LISTENING);
+        if (s->family == AF_UNIX && s->type == type && receives && sim_address_equal(&s->local, to))
+            return s;
+    }
+    return NULL;
+}
+
+/* Among equals, those of SO_REUSEPORT, the sender's address decides. */
+struct sim_socket *sim_socket_at(struct sim_host *host, int type, const struct sim_address *to,
+                                 const struct sim_address *from)
+{
+    struct sim_socket *best = NULL;
+    int best_score = 0;
+    unsigned equals = 0;
+    if (to->storage.ss_family == AF_UNIX)
+        return unix_at(host, type, to);
+    for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
+        struct sim_socket *s = owner_of(link, struct sim_socket, link);
+        if (s->family == AF_UNIX || s->type != type || s->file.fd < 0 ||
+            (type == SOCK_STREAM && s->state != STATE_LISTENING))
+            continue;
+        int score = serves(s, to);
+        if (score != 0 && type == SOCK_DGRAM && s->peer.length != 0)
+            score = sim_address_equal(&s->peer, from) ? 10 : 0;
+        equals = score > best_score ? 1 : equals + (score == best_score);
+        if (score > best_score ||
+            (score != 0 && score == best_score && sim_mix(host->world->seed, port_of(from)) % equals == 0)) {
+            best = s;
+            best_score = score;
+        }
+    }
+    return best;
+}
+
+/* -- Binding -- */
+
+static bool overlap(const struct sim_socket *a, const struct sim_address *address, bool v6only)
+{
+    const struct sim_address *b = &a->local;
+    bool any_a = is_any(address), any_b = is_any(b);
+    if (address->storage.ss_family == b->storage.ss_family)
+        return any_a || any_b || same_host_part(address, b);
+    /* One is IPv6: it has IPv4's ports too if it is any address, and not IPv6 only. */
+    return address->storage.ss_family == AF_INET6 ? any_a && !v6only : any_b && !a->v6only;
+}
+
+static bool taken(struct sim_socket *socket, const struct sim_address *address)
+{
+    struct sim_host *host = socket->file.host;
+    for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
+        struct sim_socket *s = owner_of(link, struct sim_socket, link);
+        if (s == socket || s->family == AF_UNIX || s->type != socket->type || s->local.length == 0 ||
+            port_of(&s->local) != port_of(address) || !overlap(s, address, socket->v6only))
+            continue;
+        if (s->reuse_port && socket->reuse_port)
+            continue;
+        bool shares = s->reuse_address && socket->reuse_address;
+        if (!(shares && (socket->type == SOCK_DGRAM || s->state != STATE_LISTENING)))
+            return true;
+    }
+    return false;
+}
+
+static int pick_port(struct sim_socket *socket, struct sim_address *address)
+{
+    struct sim_host *host = socket->file.host;
+    for (int tries = 0; tries < 28232; tries++) {
+        port_set(address, host->next_port);
+        host->next_port = host->next_port >= 60999 ? 32768 : (uint16_t)(host->next_port + 1);
+        if (!taken(socket, address))
+            return 0;
+    }
+    return -EADDRINUSE;
+}
+
+static int bind_unix(struct sim_socket *socket, const struct sim_address *address)
+{
+    struct sim_host *host = socket->file.host;
+    const struct sockaddr_un *un = (const struct sockaddr_un *)&address->storage;
+    if (un->sun_path[0] == '\0') {
+        for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next)
+            if (sim_address_equal(&owner_of(link, struct sim_socket, link)->local, address) &&
+                owner_of(link, struct sim_socket, link)->listener == NULL)
+                return -EADDRINUSE;
+        socket->local = *address;
+        return 0;
+    }
+    for (link_t *link = host->paths.next; link != &host->paths; link = link->next)
+        if (strcmp(owner_of(link, struct sim_path, link)->address.sun_path, un->sun_path) == 0)
+            return -EADDRINUSE;
+    struct sim_path *path = sim_alloc(sizeof *path);
+    if (path == NULL)
+        return -ENOMEM;
+    memcpy(&path->address, un, address->length);
+    path->length = address->length;
+    path->socket = socket;
+    list_append(&host->paths, &path->link);
+    socket->path = path;
+    socket->local = *address;
+    return 0;
+}
+
+int sim_bind(struct sim_socket *socket, const struct sockaddr *address, socklen_t length)
+{
+    struct sim_address wanted = {.length = 0};
+    int result = sim_address_in(socket, address, length, &wanted);
+    if (result < 0)
+        return result;
+    if (socket->local.length != 0)
+        return -EINVAL;
+    if (socket->family == AF_UNIX)
+        return bind_unix(socket, &wanted);
+    if (!is_any(&wanted) && sim_route_to(socket->file.host, &wanted) != socket->file.host)
+        return -EADDRNOTAVAIL;
+    if (port_of(&wanted) == 0)
+        result = pick_port(socket, &wanted);
+    else if (taken(socket, &wanted))
+        result = -EADDRINUSE;
+    if (result == 0)
+        socket->local = wanted;
+    return result;
+}
+
+/* The address that packets toward there come from. */
+static struct sim_address source_for(struct sim_host *host, const struct sim_address *toward)
+{
+    struct sim_address source = *toward;
+    if (toward->storage.ss_family == AF_INET) {
+        struct sockaddr_in *in = (struct sockaddr_in *)&source.storage;
+        in->sin_addr.s_addr = is_loopback(toward) || is_any(toward) ? htonl(INADDR_LOOPBACK) : host->address4.s_addr;
+    } else {
+        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&source.storage;
+        in6->sin6_addr =
+            is_loopback(toward) || is_any(toward) ? (struct in6_addr)IN6ADDR_LOOPBACK_INIT : host->address6;
+    }
+    return source;
+}
+
+int sim_bind_any(struct sim_socket *socket, const struct sim_address *toward)
+{
+    struct sim_address source;
+    if (socket->local.length != 0 && !is_any(&socket->local))
+        return 0;
+    if (toward != NULL) {
+        source = source_for(socket->file.host, toward);
+    } else {
+        source = (struct sim_address){.length = socket->family == AF_INET ? sizeof(struct sockaddr_in)
+                                                                          : sizeof(struct sockaddr_in6)};
+        source.storage.ss_family = (sa_family_t)socket->family;
+    }
+    if (socket->local.length != 0) {
+        port_set(&source, port_of(&socket->local));
+        socket->local = source;
+        return 0;
+    }
+    int result = pick_port(socket, &source);
+    if (result == 0)
+        socket->local = source;
+    return result == -EADDRINUSE ? -EADDRNOTAVAIL : result;
+}
+
+int sim_listen(struct sim_socket *socket, int backlog)
+{
+    if (socket->type != SOCK_STREAM)
+        return -EOPNOTSUPP;
+    if (socket->state == STATE_CONNECTED || socket->state == STATE_CONNECTING)
+        return -EINVAL;
+    if (socket->family == AF_UNIX && socket->local.length == 0)
+        return -EINVAL;
+    if (socket->family != AF_UNIX) {
+        int result = socket->local.length == 0 ? sim_bind_any(socket, NULL) : 0;
+        if (result < 0)
+            return result;
+    }
+    if (socket->state != STATE_LISTENING && socket->family != AF_UNIX && taken(socket, &socket->local))
+        return -EADDRINUSE;
+    socket->state = STATE_LISTENING;
+    socket->backlog = (unsigned)backlog > 4096 ? 4096 : (unsigned)backlog; /* net.core.somaxconn */
+    sim_stir(&socket->file);
+    return 0;
+}
+
+int sim_sockname(struct sim_socket *socket, struct sockaddr *address, socklen_t *length)
+{
+    struct sim_address shown = sim_shown(&socket->local, socket->family);
+    if (shown.length == 0) {
+        shown.storage.ss_family = (sa_family_t)socket->family;
+        shown.length = socket->family == AF_INET    ? sizeof(struct sockaddr_in)
+                       : socket->family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                    : sizeof(sa_family_t);
+    }
+    sim_address_out(&shown, address, length);
+    return 0;
+}
+
+int sim_peername(struct sim_socket *socket, struct sockaddr *address, socklen_t *length)
+{
+    bool connected = socket->type == SOCK_DGRAM ? socket->peer.length != 0 : socket->state == STATE_CONNECTED;
+    if (!connected)
+        return -ENOTCONN;
+    struct sim_address shown = sim_shown(&socket->peer, socket->family);
+    if (shown.length == 0) {
+        shown.storage.ss_family = AF_UNIX;
+        shown.length = sizeof(sa_family_t);
+    }
+    sim_address_out(&shown, address, length);
+    return 0;
+}
+
+/* -- Options -- */
+
+int sim_take_error(struct sim_socket *socket)
+{
+    int error = socket->error;
+    socket->error = 0;
+    return -error;
+}
+
+static size_t buffer_size(int value)
+{
+    size_t size = value < 1152 ? 2304 : (size_t)value * 2; /* socket(7): doubled, and no less than that */
+    return size > 425984 ? 425984 : size;
+}
+
+static bool stored_for(const struct sim_socket *socket, int level)
+{
+    return level == SOL_SOCKET || (level == IPPROTO_TCP && socket->type == SOCK_STREAM && socket->family != AF_UNIX) ||
+           (level == IPPROTO_IP && socket->family != AF_UNIX) || (level == IPPROTO_IPV6 && socket->family == AF_INET6);
+}
+
+static int option_store(struct sim_socket *socket, int level, int option, int value)
+{
+    if (!stored_for(socket, level))
+        return socket->family == AF_UNIX ? -EOPNOTSUPP : -ENOPROTOOPT;
+    unsigned i = 0;
+    while (i < socket->option_count && !(socket->options[i].level == level && socket->options[i].option == option))
+        i++;
+    if (i == sizeof socket->options / sizeof *socket->options)
+        return -ENOMEM;
+    if (i == socket->option_count)
+        socket->option_count++;
+    socket->options[i] = (struct sim_option){level, option, value};
+    return 0;
+}
+
+int sim_setsockopt(struct sim_socket *socket, int level, int option, const void *value, socklen_t length)
+{
+    int number;
+    if (level == SOL_SOCKET && option == SO_LINGER) {
+        if (length < sizeof socket->linger)
+            return -EINVAL;
+        memcpy(&socket->linger, value, sizeof socket->linger);
+        return 0;
+    }
+    if (length < sizeof number)
+        return -EINVAL;
+    memcpy(&number, value, sizeof number);
+    if (level == SOL_SOCKET && option == SO_REUSEADDR)
+        socket->reuse_address = number != 0;
+    else if (level == SOL_SOCKET && option == SO_REUSEPORT)
+        socket->reuse_port = number != 0;
+    else if (level == SOL_SOCKET && option == SO_SNDBUF)
+        socket->send_limit = buffer_size(number);
+    else if (level == SOL_SOCKET && option == SO_RCVBUF)
+        socket->receive_limit = buffer_size(number);
+    else if (level == IPPROTO_IPV6 && option == IPV6_V6ONLY && socket->family == AF_INET6)
+        socket->v6only = number != 0;
+    else
+        return option_store(socket, level, option, number);
+    return 0;
+}
+
+static int option_value(struct sim_socket *socket, int level, int option, int *value)
+{
+    for (unsigned i = 0; i < socket->option_count; i++)
+        if (socket->options[i].level == level && socket->options[i].option == option) {
+            *value = socket->options[i].value;
+            return 0;
+        }
+    *value = 0;
+    if (!stored_for(socket, level))
+        return socket->family == AF_UNIX ? -EOPNOTSUPP : -ENOPROTOOPT;
+    if (level == IPPROTO_IPV6 && option == IPV6_V6ONLY)
+        *value = socket->v6only;
+    if (level != SOL_SOCKET)
+        return 0;
+    switch (option) {
+    case SO_ERROR:
+        *value = -sim_take_error(socket);
+        break;
+    case SO_TYPE:
+        *value = socket->type;
+        break;
+    case SO_DOMAIN:
+        *value = socket->family;
+        break;
+    case SO_PROTOCOL:
+        *value = socket->protocol;
+        break;
+    case SO_ACCEPTCONN:
+        *value = socket->state == STATE_LISTENING;
+        break;
+    case SO_REUSEADDR:
+        *value = socket->reuse_address;
+        break;
+    case SO_REUSEPORT:
+        *value = socket->reuse_port;
+        break;
+    case SO_SNDBUF:
+        *value = (int)socket->send_limit;
+        break;
+    case SO_RCVBUF:
+        *value = (int)socket->receive_limit;
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+int sim_getsockopt(struct sim_socket *socket, int level, int option, void *value, socklen_t *length)
+{
+    int number;
+    if (level == SOL_SOCKET && option == SO_LINGER) {
+        socklen_t n = *length < sizeof socket->linger ? *length : (socklen_t)sizeof socket->linger;
+        memcpy(value, &socket->linger, n);
+        *length = n;
+        return 0;
+    }
+    int result = option_value(socket, level, option, &number);
+    if (result < 0)
+        return result;
+    *length = *length < sizeof number ? *length : (socklen_t)sizeof number;
+    memcpy(value, &number, *length);
+    return 0;
+}
+
+/* -- Making and freeing -- */
+
+struct sim_socket *sim_socket_new(struct sim_host *host, int family, int type, int protocol)
+{
+    const struct sim_kind *kind = type == SOCK_STREAM ? &sim_stream_kind : &sim_dgram_kind;
+    struct sim_socket *socket = sim_file_new(sizeof *socket, kind, host, O_RDWR | O_NONBLOCK);
+    if (socket == NULL)
+        return NULL;
+    socket->family = family;
+    socket->type = type;
+    socket->protocol = family == AF_UNIX     ? 0
+                       : protocol != 0       ? protocol
+                       : type == SOCK_STREAM ? IPPROTO_TCP
+                                             : IPPROTO_UDP;
+    socket->send_limit = host->world->options.send_buffer;
+    socket->receive_limit = host->world->options.receive_buffer;
+    list_init(&socket->queue);
+    list_init(&socket->packets);
+    list_append(&host->sockets, &socket->link);
+    return socket;
+}
+
+void sim_socket_free(struct sim_socket *socket)
+{
+    if (socket->path != NULL)
+        socket->path->socket = NULL;
+    list_unlink(&socket->link);
+    list_unlink(&socket->in_queue);
+    free(socket);
+}
+
+int sim_socket_open(struct sim_host *host, int family, int type, int protocol)
+{
+    type &= ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+        return -EAFNOSUPPORT;
+    if (type != SOCK_STREAM && type != SOCK_DGRAM)
+        return family == AF_UNIX || type == SOCK_RAW ? -EPROTONOSUPPORT : -ESOCKTNOSUPPORT;
+    int natural = type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
+    if (protocol != 0 && protocol != (family == AF_UNIX ? AF_UNIX : natural))
+        return -EPROTONOSUPPORT;
+    if (!sim_room_for_one(host))
+        return -EMFILE;
+    struct sim_socket *socket = sim_socket_new(host, family, type, protocol);
+    if (socket == NULL)
+        return -ENOBUFS;
+    int fd = sim_file_open(&socket->file);
+    if (fd < 0)
+        sim_socket_free(socket);
+    return fd;
+}
+
+struct sim_socket *sim_socket_of(struct sim_host *host, int fd, int *error)
+{
+    struct sim_file *file = sim_file_of(host, fd);
+    if (file != NULL && (file->kind == &sim_stream_kind || file->kind == &sim_dgram_kind))
+        return (struct sim_socket *)file;
+    *error = file == NULL ? -EBADF : -ENOTSOCK;
+    return NULL;
+}
+
+void sim_sockets_clear(struct sim_host *host)
+{
+    for (unsigned fd = 0; fd < host->file_room; fd++)
+        if (host->files[fd] != NULL)
+            sim_file_close(host, (int)fd);
+    while (!list_empty(&host->paths)) {
+        struct sim_path *path = owner_of(host->paths.next, struct sim_path, link);
+        list_unlink(&path->link);
+        free(path);
+    }
+}
