@@ -41,7 +41,7 @@ static int parse_unix(const char *path, struct asyncore_address *ret)
     return 0;
 }
 
-static int parse_v6(const char *host, struct asyncore_address *ret)
+static int parse_v6(const char *host, struct asyncore_address *ret, struct os *os)
 {
     struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&ret->address;
     char text[INET6_ADDRSTRLEN];
@@ -54,14 +54,14 @@ static int parse_v6(const char *host, struct asyncore_address *ret)
     memset(in6, 0, sizeof *in6);
     if (inet_pton(AF_INET6, text, &in6->sin6_addr) != 1)
         return ASYNCORE_EHOST;
-    if (zone != NULL && (in6->sin6_scope_id = if_nametoindex(zone + 1)) == 0)
+    if (zone != NULL && (in6->sin6_scope_id = os->interface_index(zone + 1, os)) == 0)
         return ASYNCORE_EHOST;
     in6->sin6_family = AF_INET6;
     ret->length = sizeof *in6;
     return 0;
 }
 
-int address_numeric(const char *host, struct asyncore_address *ret)
+int address_numeric(const char *host, struct asyncore_address *ret, struct os *os)
 {
     struct sockaddr_in *in = (struct sockaddr_in *)&ret->address;
     ret->ttl = UINT32_MAX;
@@ -75,7 +75,7 @@ int address_numeric(const char *host, struct asyncore_address *ret)
         ret->length = sizeof *in;
         return 0;
     }
-    return parse_v6(host, ret);
+    return parse_v6(host, ret, os);
 }
 
 void address_set_port(struct asyncore_address *address, uint16_t port)
@@ -86,16 +86,26 @@ void address_set_port(struct asyncore_address *address, uint16_t port)
         ((struct sockaddr_in6 *)&address->address)->sin6_port = htons(port);
 }
 
-int asyncore_parse_address(const char *host, const char *port, struct sockaddr_storage *address, socklen_t *length)
+int address_parse(const char *host, const char *port, struct asyncore_address *ret, struct os *os)
 {
     struct asyncore_address parsed;
     uint16_t number = 0;
-    int result = host == NULL ? ASYNCORE_EHOST : address_numeric(host, &parsed);
+    int result = host == NULL ? ASYNCORE_EHOST : address_numeric(host, &parsed, os);
     if (result == 0 && parsed.address.ss_family != AF_UNIX)
         result = address_port(port, &number);
     if (result < 0)
         return result;
     address_set_port(&parsed, number);
+    *ret = parsed;
+    return 0;
+}
+
+int asyncore_parse_address(const char *host, const char *port, struct sockaddr_storage *address, socklen_t *length)
+{
+    struct asyncore_address parsed;
+    int result = address_parse(host, port, &parsed, &os_linux);
+    if (result < 0)
+        return result;
     memcpy(address, &parsed.address, parsed.length);
     *length = parsed.length;
     return 0;
@@ -122,7 +132,7 @@ int asyncore_address_text(const struct sockaddr *address, socklen_t length, char
     }
     if (length >= sizeof *in6 && address->sa_family == AF_INET6) {
         inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host);
-        if (in6->sin6_scope_id != 0 && if_indextoname(in6->sin6_scope_id, zone + 1) != NULL)
+        if (in6->sin6_scope_id != 0 && os_linux.interface_name(in6->sin6_scope_id, zone + 1, &os_linux) != NULL)
             zone[0] = '%';
         return snprintf(text, size, "[%s%s]:%u", host, zone, ntohs(in6->sin6_port));
     }

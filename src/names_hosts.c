@@ -6,7 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-static int line_matches(char *line, const char *host, struct asyncore_address *ret)
+static int line_matches(char *line, const char *host, struct asyncore_address *ret, struct os *os)
 {
     char *rest = NULL;
     line[strcspn(line, "#\n")] = '\0';
@@ -15,7 +15,7 @@ static int line_matches(char *line, const char *host, struct asyncore_address *r
         return 0;
     for (char *name = strtok_r(NULL, " \t\r", &rest); name != NULL; name = strtok_r(NULL, " \t\r", &rest))
         if (strcasecmp(name, host) == 0)
-            return address_numeric(address, ret) == 0;
+            return address_numeric(address, ret, os) == 0;
     return 0;
 }
 
@@ -23,13 +23,12 @@ int hosts_lookup(const char *host, int family, struct asyncore_address *addresse
 {
     char line[1024];
     size_t count = 0;
-    (void)os;
     FILE *file = fopen("/etc/hosts", "re");
     if (file == NULL)
         return errno == ENOENT ? 0 : -errno;
     while (count < size && fgets(line, sizeof line, file) != NULL) {
         struct asyncore_address found;
-        if (line_matches(line, host, &found) && (family == AF_UNSPEC || found.address.ss_family == family))
+        if (line_matches(line, host, &found, os) && (family == AF_UNSPEC || found.address.ss_family == family))
             addresses[count++] = found;
     }
     fclose(file);

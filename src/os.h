@@ -16,6 +16,7 @@
 
 struct os;
 struct names; /* the state of a resolver */
+struct io_uring_params;
 
 /* How a resolver tells the loop of its descriptors (events 0: no longer) and of its answers. It may call both from
  * within any of its functions; `query` is what start() was given. Addresses are gone after the call. */
@@ -74,6 +75,18 @@ struct os {
     /* Blocks a signal for this thread and gives a descriptor of it; undoes that. */
     int (*signal_open)(int number, int *was_blocked, struct os *os);
     void (*signal_close)(int fd, int number, int was_blocked, struct os *os);
+
+    /* Network interfaces, of IPv6 zones: 0, NULL: there is none. `name` has room for IF_NAMESIZE. */
+    unsigned (*interface_index)(const char *name, struct os *os);
+    char *(*interface_name)(unsigned index, char *name, struct os *os);
+
+    /* io_uring's three calls, and the memory that it shares with the kernel (MAP_SHARED; NULL: there is none). */
+    int (*uring_setup)(unsigned entries, struct io_uring_params *params, struct os *os);
+    int (*uring_enter)(int ring, unsigned submit, unsigned complete, unsigned flags, const void *argument, size_t size,
+                       struct os *os);
+    int (*uring_register)(int ring, unsigned operation, void *argument, unsigned count, struct os *os);
+    void *(*uring_map)(int ring, size_t size, uint64_t offset, struct os *os);
+    void (*uring_unmap)(void *memory, size_t size, struct os *os);
 
     /* Names. hosts() answers from /etc/hosts alone, without waiting: how many of `addresses` were filled.
      * names_open() is NULL where there is no resolver. names_event() with fd -1 says that the deadline (absolute ns;

@@ -3,12 +3,15 @@
 #include "os.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -235,6 +238,47 @@ static void linux_signal_close(int fd, int number, int was_blocked, struct os *o
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
+static unsigned linux_interface_index(const char *name, struct os *os)
+{
+    UNUSED;
+    return if_nametoindex(name);
+}
+
+static char *linux_interface_name(unsigned index, char *name, struct os *os)
+{
+    UNUSED;
+    return if_indextoname(index, name);
+}
+
+static int linux_uring_setup(unsigned entries, struct io_uring_params *params, struct os *os)
+{
+    RESULT_INT((int)syscall(SYS_io_uring_setup, entries, params));
+}
+
+static int linux_uring_enter(int ring, unsigned submit, unsigned complete, unsigned flags, const void *argument,
+                             size_t size, struct os *os)
+{
+    RESULT_INT((int)syscall(SYS_io_uring_enter, ring, submit, complete, flags, argument, size));
+}
+
+static int linux_uring_register(int ring, unsigned operation, void *argument, unsigned count, struct os *os)
+{
+    RESULT_INT((int)syscall(SYS_io_uring_register, ring, operation, argument, count));
+}
+
+static void *linux_uring_map(int ring, size_t size, uint64_t offset, struct os *os)
+{
+    UNUSED;
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, (off_t)offset);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void linux_uring_unmap(void *memory, size_t size, struct os *os)
+{
+    UNUSED;
+    munmap(memory, size);
+}
+
 struct os os_linux = {
     .alloc = linux_alloc,
     .realloc = linux_realloc,
@@ -270,6 +314,13 @@ struct os os_linux = {
     .timerfd_set = linux_timerfd_set,
     .signal_open = linux_signal_open,
     .signal_close = linux_signal_close,
+    .interface_index = linux_interface_index,
+    .interface_name = linux_interface_name,
+    .uring_setup = linux_uring_setup,
+    .uring_enter = linux_uring_enter,
+    .uring_register = linux_uring_register,
+    .uring_map = linux_uring_map,
+    .uring_unmap = linux_uring_unmap,
     .hosts = hosts_lookup,
 #ifdef HAVE_CARES
     .names_open = cares_open,

@@ -122,7 +122,7 @@ static bool known(struct asyncore_map *map, struct asyncore_lookup *lookup, cons
 {
     struct asyncore_address found[8];
     int count = 1;
-    if (address_numeric(host, found) == 0) {
+    if (address_numeric(host, found, map->os) == 0) {
         if (family != AF_UNSPEC && found[0].address.ss_family != family)
             count = 0; /* and no name server knows it better */
         answer(lookup, 0, found, (size_t)count);

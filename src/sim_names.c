@@ -35,6 +35,8 @@ static struct sim_name *name_find(const struct asyncore_sim *world, const char *
 
 static int addresses_parse(struct sim_name *name, const char *text, uint32_t ttl)
 {
+    struct os os;
+    sim_os_fill(&os);
     name->count = 0;
     while (text != NULL && *text != '\0') {
         char one[64];
@@ -43,7 +45,7 @@ static int addresses_parse(struct sim_name *name, const char *text, uint32_t ttl
             return -EINVAL;
         memcpy(one, text, n);
         one[n] = '\0';
-        int result = address_numeric(one, &name->addresses[name->count]);
+        int result = address_numeric(one, &name->addresses[name->count], &os);
         if (result < 0)
             return result;
         name->addresses[name->count++].ttl = ttl;
@@ -91,10 +93,11 @@ void sim_names_clear(struct asyncore_sim *world)
 
 /* -- /etc/hosts -- */
 
-static size_t add_numeric(struct asyncore_address *addresses, size_t size, size_t count, const char *text, int family)
+static size_t add_numeric(struct asyncore_address *addresses, size_t size, size_t count, const char *text, int family,
+                          struct os *os)
 {
     struct asyncore_address found;
-    if (count == size || address_numeric(text, &found) < 0 ||
+    if (count == size || address_numeric(text, &found, os) < 0 ||
         (family != AF_UNSPEC && family != found.address.ss_family))
         return count;
     addresses[count] = found;
@@ -105,15 +108,15 @@ int sim_hosts(struct sim_host *here, const char *name, int family, struct asynco
 {
     size_t count = 0;
     if (strcasecmp(name, "localhost") == 0) {
-        count = add_numeric(addresses, size, count, "127.0.0.1", family);
-        return (int)add_numeric(addresses, size, count, "::1", family);
+        count = add_numeric(addresses, size, count, "127.0.0.1", family, &here->os);
+        return (int)add_numeric(addresses, size, count, "::1", family, &here->os);
     }
     for (size_t i = 0; i < here->world->host_count; i++) {
         const struct sim_host *host = here->world->hosts[i];
         if (strcasecmp(host->name, name) != 0)
             continue;
-        count = add_numeric(addresses, size, count, host->text4, family);
-        count = add_numeric(addresses, size, count, host->text6, family);
+        count = add_numeric(addresses, size, count, host->text4, family, &here->os);
+        count = add_numeric(addresses, size, count, host->text6, family, &here->os);
     }
     return (int)count;
 }

@@ -596,6 +596,50 @@ static int sim_os_select(int count, fd_set *reads, fd_set *writes, fd_set *excep
     return result;
 }
 
+/* -- What it has and has not -- */
+
+static unsigned sim_os_interface_index(const char *name, struct os *os)
+{
+    (void)os;
+    return strcmp(name, "lo") == 0 ? 1 : strcmp(name, "eth0") == 0 ? 2 : 0;
+}
+
+static char *sim_os_interface_name(unsigned index, char *name, struct os *os)
+{
+    (void)os;
+    return index == 1 ? strcpy(name, "lo") : index == 2 ? strcpy(name, "eth0") : NULL;
+}
+
+static int sim_os_uring_setup(unsigned entries, struct io_uring_params *params, struct os *os)
+{
+    (void)entries, (void)params, (void)os;
+    return -ENOSYS;
+}
+
+static int sim_os_uring_enter(int ring, unsigned submit, unsigned complete, unsigned flags, const void *argument,
+                              size_t size, struct os *os)
+{
+    (void)ring, (void)submit, (void)complete, (void)flags, (void)argument, (void)size, (void)os;
+    return -ENOSYS;
+}
+
+static int sim_os_uring_register(int ring, unsigned operation, void *argument, unsigned count, struct os *os)
+{
+    (void)ring, (void)operation, (void)argument, (void)count, (void)os;
+    return -ENOSYS;
+}
+
+static void *sim_os_uring_map(int ring, size_t size, uint64_t offset, struct os *os)
+{
+    (void)ring, (void)size, (void)offset, (void)os;
+    return NULL;
+}
+
+static void sim_os_uring_unmap(void *memory, size_t size, struct os *os)
+{
+    (void)memory, (void)size, (void)os;
+}
+
 /* -- Names -- */
 
 static int sim_os_hosts(const char *name, int family, struct asyncore_address *addresses, size_t size, struct os *os)
@@ -648,6 +692,13 @@ void sim_os_fill(struct os *os)
         .timerfd_set = sim_os_timerfd_set,
         .signal_open = sim_os_signal_open,
         .signal_close = sim_os_signal_close,
+        .interface_index = sim_os_interface_index,
+        .interface_name = sim_os_interface_name,
+        .uring_setup = sim_os_uring_setup,
+        .uring_enter = sim_os_uring_enter,
+        .uring_register = sim_os_uring_register,
+        .uring_map = sim_os_uring_map,
+        .uring_unmap = sim_os_uring_unmap,
         .hosts = sim_os_hosts,
         .names_open = sim_os_names_open,
         .names_close = sim_names_close,

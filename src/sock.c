@@ -116,8 +116,8 @@ int asyncore_bind(struct asyncore_dispatcher *d, const char *host, const char *p
         return result;
     if (host == NULL)
         host = "";
-    result =
-        address_numeric(d->family_ == AF_INET6 && d->fd >= 0 && (!*host || !strcmp(host, "*")) ? "::" : host, &address);
+    result = address_numeric(d->family_ == AF_INET6 && d->fd >= 0 && (!*host || !strcmp(host, "*")) ? "::" : host,
+                             &address, d->map->os);
     if (result == ASYNCORE_EHOST)
         result = host_known(d, host, &address);
     if (result == 0 && address.address.ss_family != AF_UNIX)
@@ -388,9 +388,7 @@ int asyncore_connect(struct asyncore_dispatcher *d, const char *host, const char
 {
     struct asyncore_address one;
     struct extra *extra;
-    socklen_t length;
-    int result = asyncore_parse_address(host, port, &one.address, &length);
-    one.length = length;
+    int result = address_parse(host, port, &one, d->map->os);
     if (result == 0)
         return connect_one(d, &one);
     if (result != ASYNCORE_EHOST || host == NULL)

@@ -69,7 +69,6 @@ except() { # FUNCTION NAME...
 }
 except asyncore_destroy_free free # the program's own memory goes back to the program's malloc
 except asyncore_log_stderr fprintf stderr
-except asyncore_parse_address if_nametoindex if_indextoname # "fe80::1%eth0"
 
 join -v 1 "$scratch/calls" "$scratch/own" | while read -r name file; do
     case $file in os_*.c | names_*.c) continue ;; esac
