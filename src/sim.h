@@ -161,13 +161,14 @@ struct asyncore_sim {
     struct sim_name *names;
     uint64_t *only;
     bool closing; /* asyncore_sim_free: nothing arrives any more */
+    bool entered; /* asyncore_sim_run */
     bool running; /* within asyncore_sim_run: a wait that would block ends the turn */
     uint32_t draws;
     int failed; /* what asyncore_sim_run will return */
 };
 
 struct sim_host *sim_host(struct asyncore_sim *world, const char *name); /* made if need be; NULL: no memory */
-struct sim_host *sim_host_at(struct asyncore_sim *world, const struct sockaddr_storage *address); /* or NULL */
+struct sim_host *sim_host_at(struct asyncore_sim *world, int family, const void *address); /* or NULL; as inet_pton */
 const struct asyncore_sim_link *sim_link(const struct sim_host *a, const struct sim_host *b);
 void sim_event_add(struct asyncore_sim *world, uint64_t time,
                    void (*fn)(struct asyncore_sim *world, void *object, uint64_t argument), void *object,

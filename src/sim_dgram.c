@@ -144,7 +144,7 @@ static int udp_send(struct sim_socket *socket, const void *data, size_t size, co
 static int unix_send(struct sim_socket *socket, const void *data, size_t size, const struct sim_address *to)
 {
     struct sim_host *host = socket->file.host;
-    const char *path = ((const struct sockaddr_un *)&to->storage)->sun_path;
+    const char *path = to->un.sun_path;
     struct sim_socket *target = sim_socket_at(host, SOCK_DGRAM, to, &socket->local);
     unsigned waiting = 0;
     if (target == NULL) {
@@ -216,7 +216,7 @@ int sim_dgram_connect(struct sim_socket *socket, const struct sim_address *to)
     if (socket->family == AF_UNIX) {
         struct sim_socket *target = sim_socket_at(socket->file.host, SOCK_DGRAM, to, &socket->local);
         if (target == NULL)
-            return ((const struct sockaddr_un *)&to->storage)->sun_path[0] != '\0' ? -ENOENT : -ECONNREFUSED;
+            return to->un.sun_path[0] != '\0' ? -ENOENT : -ECONNREFUSED;
     } else {
         int result = sim_bind_any(socket, to);
         if (result < 0)

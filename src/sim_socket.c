@@ -14,11 +14,11 @@ struct sim_address sim_plain(const struct sockaddr *address, socklen_t length)
 {
     struct sim_address ret = {.length = length};
     memcpy(&ret.storage, address, length < sizeof ret.storage ? length : sizeof ret.storage);
-    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&ret.storage;
+    const struct sockaddr_in6 *in6 = &ret.in6;
     if (length >= sizeof *in6 && in6->sin6_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
         struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = in6->sin6_port};
         memcpy(&in.sin_addr, &in6->sin6_addr.s6_addr[12], 4);
-        memcpy(&ret.storage, &in, sizeof in);
+        ret.in = in;
         ret.length = sizeof in;
     }
     return ret;
@@ -26,14 +26,14 @@ struct sim_address sim_plain(const struct sockaddr *address, socklen_t length)
 
 struct sim_address sim_shown(const struct sim_address *address, int family)
 {
-    const struct sockaddr_in *in = (const struct sockaddr_in *)&address->storage;
+    const struct sockaddr_in *in = &address->in;
     struct sim_address ret = *address;
     if (family != AF_INET6 || address->length == 0 || address->storage.ss_family != AF_INET)
         return ret;
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = in->sin_port};
     in6.sin6_addr.s6_addr[10] = in6.sin6_addr.s6_addr[11] = 0xFF;
     memcpy(&in6.sin6_addr.s6_addr[12], &in->sin_addr, 4);
-    memcpy(&ret.storage, &in6, sizeof in6);
+    ret.in6 = in6;
     ret.length = sizeof in6;
     return ret;
 }
@@ -48,26 +48,26 @@ void sim_address_out(const struct sim_address *from, struct sockaddr *address, s
 
 static uint16_t port_of(const struct sim_address *address)
 {
-    return ntohs(((const struct sockaddr_in *)&address->storage)->sin_port); /* at the same place in sockaddr_in6 */
+    return ntohs(address->in.sin_port); /* at the same place in sockaddr_in6 */
 }
 
 static void port_set(struct sim_address *address, uint16_t port)
 {
-    ((struct sockaddr_in *)&address->storage)->sin_port = htons(port);
+    address->in.sin_port = htons(port);
 }
 
 static bool is_any(const struct sim_address *address)
 {
     if (address->storage.ss_family == AF_INET)
-        return ((const struct sockaddr_in *)&address->storage)->sin_addr.s_addr == htonl(INADDR_ANY);
-    return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&address->storage)->sin6_addr);
+        return address->in.sin_addr.s_addr == htonl(INADDR_ANY);
+    return IN6_IS_ADDR_UNSPECIFIED(&address->in6.sin6_addr);
 }
 
 static bool is_loopback(const struct sim_address *address)
 {
     if (address->storage.ss_family == AF_INET)
-        return ntohl(((const struct sockaddr_in *)&address->storage)->sin_addr.s_addr) >> 24 == 127;
-    return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)&address->storage)->sin6_addr);
+        return ntohl(address->in.sin_addr.s_addr) >> 24 == 127;
+    return IN6_IS_ADDR_LOOPBACK(&address->in6.sin6_addr);
 }
 
 static bool same_host_part(const struct sim_address *a, const struct sim_address *b)
@@ -75,10 +75,8 @@ static bool same_host_part(const struct sim_address *a, const struct sim_address
     if (a->storage.ss_family != b->storage.ss_family)
         return false;
     if (a->storage.ss_family == AF_INET)
-        return ((const struct sockaddr_in *)&a->storage)->sin_addr.s_addr ==
-               ((const struct sockaddr_in *)&b->storage)->sin_addr.s_addr;
-    return IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *)&a->storage)->sin6_addr,
-                              &((const struct sockaddr_in6 *)&b->storage)->sin6_addr);
+        return a->in.sin_addr.s_addr == b->in.sin_addr.s_addr;
+    return IN6_ARE_ADDR_EQUAL(&a->in6.sin6_addr, &b->in6.sin6_addr);
 }
 
 bool sim_address_equal(const struct sim_address *a, const struct sim_address *b)
@@ -115,7 +113,8 @@ struct sim_host *sim_route_to(struct sim_host *from, const struct sim_address *t
 {
     if (is_loopback(to) || is_any(to))
         return from;
-    return sim_host_at(from->world, &to->storage);
+    return to->storage.ss_family == AF_INET ? sim_host_at(from->world, AF_INET, &to->in.sin_addr)
+                                            : sim_host_at(from->world, AF_INET6, &to->in6.sin6_addr);
 }
 
 /* Whether packets for `to` are for a socket that is bound to `local`: 0 not, else how exactly. */
@@ -213,7 +212,7 @@ static int pick_port(struct sim_socket *socket, struct sim_address *address)
 static int bind_unix(struct sim_socket *socket, const struct sim_address *address)
 {
     struct sim_host *host = socket->file.host;
-    const struct sockaddr_un *un = (const struct sockaddr_un *)&address->storage;
+    const struct sockaddr_un *un = &address->un;
     if (un->sun_path[0] == '\0') {
         for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next)
             if (sim_address_equal(&owner_of(link, struct sim_socket, link)->local, address) &&
@@ -263,10 +262,10 @@ static struct sim_address source_for(struct sim_host *host, const struct sim_add
 {
     struct sim_address source = *toward;
     if (toward->storage.ss_family == AF_INET) {
-        struct sockaddr_in *in = (struct sockaddr_in *)&source.storage;
+        struct sockaddr_in *in = &source.in;
         in->sin_addr.s_addr = is_loopback(toward) || is_any(toward) ? htonl(INADDR_LOOPBACK) : host->address4.s_addr;
     } else {
-        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&source.storage;
+        struct sockaddr_in6 *in6 = &source.in6;
         in6->sin6_addr =
             is_loopback(toward) || is_any(toward) ? (struct in6_addr)IN6ADDR_LOOPBACK_INIT : host->address6;
     }

@@ -10,7 +10,12 @@
 #include <sys/un.h>
 
 struct sim_address {
-    struct sockaddr_storage storage;
+    union {
+        struct sockaddr_storage storage;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+        struct sockaddr_un un;
+    };
     socklen_t length; /* 0: none */
 };
 

@@ -520,7 +520,7 @@ static int unix_connect(struct sim_socket *socket, const struct sim_address *to)
 {
     struct sim_host *host = socket->file.host;
     struct sim_socket *listener = sim_socket_at(host, SOCK_STREAM, to, to);
-    const char *path = ((const struct sockaddr_un *)&to->storage)->sun_path;
+    const char *path = to->un.sun_path;
     if (listener == NULL) {
         for (link_t *link = host->paths.next; *path != '\0' && link != &host->paths; link = link->next)
             if (strcmp(owner_of(link, struct sim_path, link)->address.sun_path, path) == 0)

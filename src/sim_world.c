@@ -158,14 +158,12 @@ struct sim_host *sim_host(struct asyncore_sim *world, const char *name)
     return host;
 }
 
-struct sim_host *sim_host_at(struct asyncore_sim *world, const struct sockaddr_storage *address)
+struct sim_host *sim_host_at(struct asyncore_sim *world, int family, const void *address)
 {
-    const struct sockaddr_in *in = (const struct sockaddr_in *)address;
-    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
     for (size_t i = 0; i < world->host_count; i++) {
         struct sim_host *host = world->hosts[i];
-        if (address->ss_family == AF_INET ? in->sin_addr.s_addr == host->address4.s_addr
-                                          : IN6_ARE_ADDR_EQUAL(&in6->sin6_addr, &host->address6))
+        if (family == AF_INET ? memcmp(address, &host->address4, sizeof host->address4) == 0
+                              : memcmp(address, &host->address6, sizeof host->address6) == 0)
             return host;
     }
     return NULL;
@@ -483,12 +481,14 @@ const char *asyncore_sim_address(struct asyncore_sim *world, const char *name, i
 
 int asyncore_sim_run(struct asyncore_sim *world, uint64_t until)
 {
-    if (world->running)
+    if (world->entered || world->running)
         return -EBUSY;
+    world->entered = true;
     world->failed = 0;
     stir_all(world);
     while (world->failed == 0 && world_step(world, until))
         ;
+    world->entered = false;
     if (world->failed != 0)
         return world->failed;
     if (until != ASYNCORE_SIM_FOREVER && until > world->time)
