@@ -607,6 +607,14 @@ void sim_set_step(struct asyncore_sim *world, const char *name, void (*step)(voi
     host->stirred = true;
 }
 
+void sim_map_free(struct asyncore_sim *world, const char *name)
+{
+    struct sim_host *host = host_find(world, name);
+    if (host == NULL || host->map == NULL || asyncore_map_free(host->map) < 0)
+        return;
+    host->map = NULL;
+}
+
 void sim_wake(struct asyncore_sim *world, const char *name, uint64_t time)
 {
     struct sim_host *host = host_find(world, name);
