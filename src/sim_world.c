@@ -406,6 +406,8 @@ static void defaults(struct asyncore_sim_options *o)
         o->receive_buffer = 65536;
     if (o->pipe_buffer == 0)
         o->pipe_buffer = 65536;
+    if (o->pipe_buffer < 4096) /* a page is the least (pipe(7)), or the pipe would never be writable */
+        o->pipe_buffer = 4096;
 }
 
 int asyncore_sim_new_(struct asyncore_sim **ret, uint64_t seed, const struct asyncore_sim_options *options, size_t size,
