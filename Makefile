@@ -1,7 +1,7 @@
 # The front door. CMakeLists.txt is the build; this starts it, with what it needs installed where a target says so.
 
 .DEFAULT_GOAL := all
-.PHONY: all deps test demo bench install clean check-style help
+.PHONY: all deps test sim-proof demo bench install clean check-style help
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
@@ -47,6 +47,10 @@ test: deps
 	$(COMPILE)
 	@cd $(BUILD) && $(ALONE) ctest --output-on-failure --no-tests=error -j $(JOBS) $(CTEST_FLAGS)
 
+sim-proof:
+	@tools/deps.sh build test
+	@$(ALONE) tests/faults/run --jobs $(JOBS) $(PROOF)
+
 demo:
 	@tools/deps.sh build
 	$(CONFIGURE) -DBUILD_TESTING=OFF
@@ -73,6 +77,7 @@ help:
 	@echo "make test              installs what is missing, builds, runs all tests"
 	@echo "make test SANITIZE=address,undefined    the same under sanitizers (also SANITIZE=thread)"
 	@echo "make test VALGRIND=1   the unit tests under valgrind"
+	@echo "make sim-proof         shows how soon the simulation notices each known fault (PROOF='--only NAME')"
 	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"
 	@echo "make deps              installs what 'make test' needs"
