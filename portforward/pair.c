@@ -76,6 +76,14 @@ void pair_reset(struct pair *pair)
     pair_close(pair);
 }
 
+/* How much the socket takes. A kernel short of memory takes nothing now, and the bytes wait as behind a full buffer. */
+static ssize_t end_try(struct end *end, const char *data, size_t size)
+{
+    ssize_t n = asyncore_send(&end->base, data, size);
+
+    return n == -EAGAIN || n == -ENOBUFS || n == -ENOMEM ? 0 : n;
+}
+
 /* Sends what is kept. 0: all of it, -EAGAIN: not all of it. */
 static int end_flush(struct end *end)
 {
@@ -83,7 +91,7 @@ static int end_flush(struct end *end)
 
     if (end->count == 0)
         return 0;
-    n = asyncore_send(&end->base, end->kept + end->start, end->count);
+    n = end_try(end, end->kept + end->start, end->count);
     if (n < 0)
         return (int)n;
     end->start += (unsigned)n;
@@ -98,10 +106,8 @@ static int end_flush(struct end *end)
 /* Sends, and keeps what the socket does not take. 0: sent, -EAGAIN: some is kept. */
 static int end_send(struct end *end, const char *data, size_t size)
 {
-    ssize_t n = asyncore_send(&end->base, data, size);
+    ssize_t n = end_try(end, data, size);
 
-    if (n == -EAGAIN)
-        n = 0;
     if (n < 0 || (size_t)n == size)
         return n < 0 ? (int)n : 0;
     end->count = (unsigned)(size - (size_t)n);
