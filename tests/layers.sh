@@ -38,9 +38,10 @@ allowed() { # NAME
     strdup | strndup | strsignal) false ;; # memory, or text that is not the thread's own
     mem[a-z]* | str[a-z]* | stpcpy | bcmp) ;;
     snprintf | vsnprintf | sscanf | vsscanf | inet_ntop | inet_pton | qsort | bsearch | getenv | secure_getenv) ;;
+    hton[ls] | ntoh[ls]) ;; # calls where nothing is optimised
     errno_location | fdelt | ctype_* | assert_fail | stack_chk_fail | tls_get_addr | _GLOBAL_OFFSET_TABLE_) ;;
     pthread_self | pthread_equal | pthread_once | pthread_atfork | pthread_mutex_* | register_atfork | dso_handle) ;;
-    asan_* | ubsan_* | tsan_* | lsan_* | sanitizer_*) ;;
+    gcov_* | asan_* | ubsan_* | tsan_* | lsan_* | sanitizer_*) ;;
     *) false ;;
     esac
 }

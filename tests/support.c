@@ -98,6 +98,18 @@ int run_suite(const char *name, void (*add)(TCase *tests), ...)
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+#ifdef ASYNCORE_COVERAGE
+void __gcov_dump(void);
+#endif
+
+void leave_child(int status)
+{
+#ifdef ASYNCORE_COVERAGE
+    __gcov_dump();
+#endif
+    _exit(status);
+}
+
 bool has_ipv6(void)
 {
     struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};

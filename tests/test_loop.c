@@ -580,7 +580,7 @@ static int in_child(int (*child)(void *arg), void *arg)
     pid_t pid = fork();
     ck_assert_int_ge(pid, 0);
     if (pid == 0)
-        _exit(child(arg));
+        leave_child(child(arg));
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     ck_assert_msg(WIFEXITED(status), "the child ended with signal %d", WTERMSIG(status));
     return WEXITSTATUS(status);

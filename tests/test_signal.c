@@ -117,7 +117,7 @@ START_TEST(a_signal_of_another_process_stops_a_waiting_loop)
     if (pid == 0) {
         rest_ms(20);
         kill(getppid(), SIGTERM);
-        _exit(0);
+        leave_child(0);
     }
     ck_assert_int_eq(asyncore_loop(map, -1, 0), 1);
 }

@@ -682,7 +682,7 @@ START_TEST(watches_work_in_a_child_after_fork)
         bool right = asyncore_map_wait(map, 0, seen, 1) == -ECHILD && asyncore_after_fork(map) == 0 &&
                      write(fds[1], "x", 1) == 1 && asyncore_map_wait(map, 2000, seen, 1) == 1 &&
                      seen[0].owner == &owner_a && asyncore_watch_del(map, fds[0]) == 0 && asyncore_map_free(map) == 0;
-        _exit(right ? 0 : 1);
+        leave_child(right ? 0 : 1);
     }
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     ck_assert_int_eq(status, 0);

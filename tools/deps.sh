@@ -2,7 +2,7 @@
 # Installs what is missing of what a target needs, with apt-get. Silent when nothing is missing. Elsewhere than on
 # Debian and its kin it names what is missing and goes on: the build says what it cannot do without.
 #
-#   tools/deps.sh build|test|valgrind...
+#   tools/deps.sh build|test|coverage|valgrind...
 set -eu
 
 missing=""
@@ -28,6 +28,7 @@ for what in "$@"; do
         need patch command -v patch
         need python3 command -v python3
         ;;
+    coverage) need gcc sh -c "command -v gcov" ;; # it comes with gcc
     valgrind) need "valgrind libc6-dbg" command -v valgrind ;;
     *)
         echo "deps.sh: unknown set of packages: $what" >&2
