@@ -227,7 +227,8 @@ ASYNCORE_API int asyncore_create_socket(struct asyncore_dispatcher *d, int famil
 
 /* Takes over a descriptor, as handle_accepted gets it, and adds the channel: it counts as connected. On
  * failure fd is closed and so is the channel (its destroy will run): nothing is left to do. -EEXIST: that
- * descriptor is in the map already; then it is not closed, for it has another owner, but the channel is. */
+ * descriptor is in the map already; then it is not closed, for it has another owner, but the channel is. Or the
+ * channel has a socket, which it keeps; then fd is closed. */
 ASYNCORE_API int asyncore_set_socket(struct asyncore_dispatcher *d, int fd);
 
 /* Closes a descriptor that handle_accepted was given and no channel took over. */

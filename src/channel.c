@@ -457,13 +457,22 @@ int asyncore_dispatcher_init_(struct asyncore_dispatcher *d, const struct asynco
     return channel_init(d, cls, &dispatcher_root, map);
 }
 
+/* What was handed over is closed, unless it is another's. */
+static int take_refused(struct asyncore_map *map, int fd, int result)
+{
+    struct watch *w = map != NULL && fd >= 0 ? watch_at(map, fd) : NULL;
+    if (map != NULL && fd >= 0 && (w == NULL || w->kind == WATCH_NONE))
+        map->os->close(fd, map->os);
+    return result;
+}
+
 int channel_take(struct asyncore_dispatcher *d, int fd)
 {
     int result = channel_usable(d);
     if (result < 0)
-        return result;
+        return result == -EBADF ? take_refused(d->map, fd, result) : result;
     if (d->fd >= 0 || d->state_ & S_CONNECTING)
-        return -EEXIST;
+        return take_refused(d->map, fd, -EEXIST);
     d->state_ |= S_CONNECTED;
     result = channel_attach(d, fd);
     if (result == 0)
