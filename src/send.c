@@ -81,8 +81,10 @@ static RARE ssize_t plain_send(struct asyncore_dispatcher *d, const void *data, 
 {
     if (d->fd < 0)
         return -EBADF;
-    if (d->state_ & (S_BROKEN | S_CONNECTING | S_SEND_FAILED))
-        return d->state_ & S_CONNECTING ? -ENOTCONN : d->error_;
+    if (d->state_ & (S_BROKEN | S_SEND_FAILED))
+        return d->error_;
+    if (!(d->state_ & S_CONNECTED) && d->type_ == SOCK_STREAM)
+        return -ENOTCONN; /* the kernel would say EPIPE, as of a connection that was lost */
     ssize_t n = call(d, send, data, size);
     if (n < 0)
         return n == -EAGAIN || exhausted(n) ? n : send_failed(d, n);
