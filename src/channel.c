@@ -233,7 +233,7 @@ static int only_error(struct asyncore_dispatcher *d, unsigned events)
         return 0;
     }
     ssize_t left = d->state_ & S_NO_SOCKET ? -EAGAIN : os->recv(d->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, os);
-    if (left == 0 && d->type_ != SOCK_DGRAM)
+    if (left == 0 && !datagrams(d))
         d->state_ |= S_EOF;
     else if (left < 0 && left != -EAGAIN && left != -EINTR)
         channel_broken(d, (int)left);

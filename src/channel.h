@@ -112,6 +112,7 @@ int channel_extra(struct asyncore_dispatcher *d, struct extra **ret);
 void channel_active(struct asyncore_dispatcher *d); /* for S_IDLE: bytes went by */
 
 /* sock.c */
+bool datagrams(struct asyncore_dispatcher *d);
 int connect_event(struct asyncore_dispatcher *d);
 void connect_forget(struct asyncore_dispatcher *d);
 int default_accept(struct asyncore_dispatcher *d);

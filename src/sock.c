@@ -422,7 +422,7 @@ FAST ssize_t default_send(struct asyncore_dispatcher *d, const void *data, size_
 }
 
 /* An empty datagram, or the end? Channels that were accepted do not know their type until somebody has to. */
-static bool datagrams(struct asyncore_dispatcher *d)
+bool datagrams(struct asyncore_dispatcher *d)
 {
     int type = SOCK_STREAM;
     socklen_t length = sizeof type;
@@ -497,7 +497,7 @@ FAST ssize_t asyncore_recv_view(struct asyncore_dispatcher *d, const void **data
 /* What was received before may still be read: then recv will come upon the end. */
 RARE ssize_t send_failed(struct asyncore_dispatcher *d, ssize_t n)
 {
-    if (n == -ECHILD || d->type_ == SOCK_DGRAM)
+    if (n == -ECHILD || datagrams(d))
         return n;
     uint32_t reads = d->state_ & S_ASK_READ ? d->state_ & S_SAYS_READ : d->want_ & ASYNCORE_READ;
     if (reads && !(d->state_ & (S_EOF | S_BROKEN))) {
