@@ -55,6 +55,8 @@ int asyncore_file_dispatcher_init_(struct asyncore_file_dispatcher *f, const str
 int asyncore_set_file(struct asyncore_file_dispatcher *f, int fd)
 {
     struct asyncore_dispatcher *d = &f->base;
+    if (d->map == NULL)
+        return -EBADF;
     struct os *os = d->map->os;
     int flags = os->get_flags(fd, os);
     int result = channel_take(d, fd);

@@ -130,10 +130,10 @@ int asyncore_bind(struct asyncore_dispatcher *d, const char *host, const char *p
 
 int asyncore_listen(struct asyncore_dispatcher *d, int backlog)
 {
-    struct os *os = d->map->os;
     int result = channel_usable(d);
     if (result < 0 || d->fd < 0)
         return result < 0 ? result : -EBADF;
+    struct os *os = d->map->os;
     result = os->listen(d->fd, backlog, os);
     if (result < 0)
         return result;
@@ -183,11 +183,11 @@ int asyncore_peername(struct asyncore_dispatcher *d, struct sockaddr_storage *ad
 
 int asyncore_accept(struct asyncore_dispatcher *d, struct sockaddr_storage *address, socklen_t *length)
 {
-    struct os *os = d->map->os;
     struct sockaddr_storage from;
     socklen_t size = sizeof from;
     if (d->fd < 0)
         return -EBADF;
+    struct os *os = d->map->os;
     int fd = os->accept(d->fd, (struct sockaddr *)&from, &size, os);
     if (exhausted(fd))
         channel_rest(d);
@@ -513,9 +513,9 @@ RARE ssize_t send_failed(struct asyncore_dispatcher *d, ssize_t n)
 ssize_t asyncore_sendto(struct asyncore_dispatcher *d, const void *data, size_t size, const struct sockaddr *address,
                         socklen_t length)
 {
-    struct os *os = d->map->os;
     if (d->fd < 0)
         return -EBADF;
+    struct os *os = d->map->os;
     ssize_t n = os->sendto(d->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, address, length, os);
     if (n >= 0 && d->state_ & S_IDLE)
         channel_active(d);
@@ -525,11 +525,11 @@ ssize_t asyncore_sendto(struct asyncore_dispatcher *d, const void *data, size_t 
 ssize_t asyncore_recvfrom(struct asyncore_dispatcher *d, void *data, size_t size, struct sockaddr_storage *address,
                           socklen_t *length)
 {
-    struct os *os = d->map->os;
     struct sockaddr_storage from;
     socklen_t n_from = sizeof from;
     if (d->fd < 0)
         return -EBADF;
+    struct os *os = d->map->os;
     ssize_t n = os->recvfrom(d->fd, data, size, MSG_DONTWAIT, (struct sockaddr *)&from, &n_from, os);
     if (n < 0)
         return n == -EINTR ? -EAGAIN : n;
