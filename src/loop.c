@@ -447,8 +447,8 @@ HOT int turn(struct asyncore_map *map, int timeout)
 /* A turn that another loop waits for ends with everything brought to the kernel, and its timer set. */
 void map_touched(struct asyncore_map *map)
 {
-    if (map->outer < 0 || map_in_turn(map))
-        return;
+    if (map->outer < 0 || map_in_turn(map) || map_forked(map) < 0)
+        return; /* a child has the same timer and set as its parent */
     if ((map->work & WORK_REBUILD ? watches_rebuild(map) : watches_flush(map)) < 0)
         return;
     uint64_t deadline = map->heap_count != 0 ? map->heap[0].deadline : 0;
