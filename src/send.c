@@ -33,6 +33,8 @@ RARE int may_queue(struct asyncore_dispatcher_with_send *s, size_t size)
     const struct asyncore_dispatcher *d = &s->base;
     if (d->map == NULL || !(d->state_ & S_ADDED))
         return -EPIPE;
+    if (map_forked(d->map) < 0)
+        return -ECHILD;
     if (d->state_ & (S_BROKEN | S_SEND_FAILED))
         return d->error_;
     if (d->state_ & (S_CLOSE_WHEN_SENT | S_DONE) || queue_ended(s))

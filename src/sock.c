@@ -85,10 +85,22 @@ static int socket_for(struct asyncore_dispatcher *d, int family)
     return socket_make(d, family);
 }
 
+/* For what only looks at the socket, or sets it: 0, -EBADF, or -ECHILD in a child, whose socket is its parent's too. */
+static int socket_there(const struct asyncore_dispatcher *d)
+{
+    return d->fd < 0 ? -EBADF : map_forked(d->map);
+}
+
 int asyncore_set_reuse_addr(struct asyncore_dispatcher *d)
 {
-    d->state_ |= S_REUSE;
-    return d->fd >= 0 ? reuse(d, d->fd) : 0;
+    int result = socket_there(d);
+    if (result == 0)
+        result = reuse(d, d->fd);
+    else if (result == -EBADF)
+        result = 0; /* once there is one */
+    if (result == 0)
+        d->state_ |= S_REUSE;
+    return result;
 }
 
 int asyncore_bind_sockaddr(struct asyncore_dispatcher *d, const struct sockaddr *address, socklen_t length)
@@ -153,18 +165,22 @@ int asyncore_shutdown(struct asyncore_dispatcher *d, int how)
 
 int asyncore_setsockopt(struct asyncore_dispatcher *d, int level, int option, const void *value, socklen_t length)
 {
-    return d->fd < 0 ? -EBADF : d->map->os->setsockopt(d->fd, level, option, value, length, d->map->os);
+    int result = socket_there(d);
+    return result < 0 ? result : d->map->os->setsockopt(d->fd, level, option, value, length, d->map->os);
 }
 
 int asyncore_getsockopt(struct asyncore_dispatcher *d, int level, int option, void *value, socklen_t *length)
 {
-    return d->fd < 0 ? -EBADF : d->map->os->getsockopt(d->fd, level, option, value, length, d->map->os);
+    int result = socket_there(d);
+    return result < 0 ? result : d->map->os->getsockopt(d->fd, level, option, value, length, d->map->os);
 }
 
 int asyncore_sockname(struct asyncore_dispatcher *d, struct sockaddr_storage *address, socklen_t *length)
 {
     socklen_t size = sizeof *address;
-    int result = d->fd < 0 ? -EBADF : d->map->os->getsockname(d->fd, (struct sockaddr *)address, &size, d->map->os);
+    int result = socket_there(d);
+    if (result == 0)
+        result = d->map->os->getsockname(d->fd, (struct sockaddr *)address, &size, d->map->os);
     if (result == 0)
         *length = size;
     return result;
@@ -173,7 +189,9 @@ int asyncore_sockname(struct asyncore_dispatcher *d, struct sockaddr_storage *ad
 int asyncore_peername(struct asyncore_dispatcher *d, struct sockaddr_storage *address, socklen_t *length)
 {
     socklen_t size = sizeof *address;
-    int result = d->fd < 0 ? -EBADF : d->map->os->getpeername(d->fd, (struct sockaddr *)address, &size, d->map->os);
+    int result = socket_there(d);
+    if (result == 0)
+        result = d->map->os->getpeername(d->fd, (struct sockaddr *)address, &size, d->map->os);
     if (result == 0)
         *length = size;
     return result;
