@@ -78,6 +78,8 @@ struct asyncore_map {
     int dirty;   /* first descriptor of the list, or -1 */
     int *always; /* descriptors that the engine refuses: always ready */
     size_t always_count, always_room;
+    size_t always_turn; /* where to begin with them */
+    bool always_first;  /* they came before the engine's events in the last wait */
     size_t bare;            /* how many bare watches */
     struct change *changes; /* by other threads, oldest first, under the lock */
     atomic_bool changed;

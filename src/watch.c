@@ -197,15 +197,18 @@ int watches_rebuild(struct asyncore_map *map)
     return watches_flush(map);
 }
 
+/* Each call begins where the last one ended. */
 static int add_always(struct asyncore_map *map, struct asyncore_event *ready, int filled, int size)
 {
-    for (size_t i = 0; i < map->always_count && filled < size; i++) {
-        int fd = map->always[i];
+    size_t at = map->always_turn;
+    for (size_t i = 0; i < map->always_count && filled < size; i++, at++) {
+        int fd = map->always[at % map->always_count];
         struct watch *w = watch_at(map, fd);
         unsigned events = w->flags & WATCH_FAILED ? ASYNCORE_ERROR : w->wanted & (ASYNCORE_READ | ASYNCORE_WRITE);
         if (w->wanted != 0 && events != 0)
             event_fill(&ready[filled++], w, fd, events);
     }
+    map->always_turn = at % map->always_count;
     return filled;
 }
 
@@ -217,17 +220,24 @@ bool always_wanted(struct asyncore_map *map)
     return false;
 }
 
-/* Waits: how many of `ready` were filled, or a negative error. An interrupted wait is one without events. */
+/* Waits: how many of `ready` were filled, or a negative error. An interrupted wait is one without events. Where there
+ * is not room for all, those that are always ready and the others are first by turns. */
 int watches_wait(struct asyncore_map *map, int timeout, struct asyncore_event *ready, int size)
 {
-    if (map->always_count != 0 && always_wanted(map))
+    bool always = map->always_count != 0 && always_wanted(map);
+    int filled = 0, count = 0;
+    if (always) {
         timeout = 0;
-    int filled = map->engine->wait(map, timeout, ready, size);
-    if (filled == -EINTR)
-        filled = 0;
-    if (filled >= 0 && map->always_count != 0)
-        filled = add_always(map, ready, filled, size);
-    return filled;
+        map->always_first = !map->always_first;
+        if (map->always_first)
+            filled = add_always(map, ready, 0, size);
+    }
+    if (filled < size)
+        count = map->engine->wait(map, timeout, ready + filled, size - filled);
+    if (count < 0 && count != -EINTR)
+        return count;
+    filled += count > 0 ? count : 0;
+    return always && !map->always_first ? add_always(map, ready, filled, size) : filled;
 }
 
 void watches_clear(struct asyncore_map *map)
