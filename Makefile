@@ -29,7 +29,6 @@ ifdef VALGRIND
 endif
 ifdef COVERAGE
   BUILD := build-coverage
-  CK_TIMEOUT_MULTIPLIER ?= 2
   OPTIONS += -DASYNCORE_COVERAGE=ON
   DEPS += coverage
 endif
