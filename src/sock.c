@@ -406,7 +406,9 @@ int asyncore_connect(struct asyncore_dispatcher *d, const char *host, const char
 {
     struct asyncore_address one;
     struct extra *extra;
-    int result = address_parse(host, port, &one, d->map->os);
+    int result = channel_usable(d);
+    if (result == 0)
+        result = address_parse(host, port, &one, d->map->os);
     if (result == 0)
         return connect_one(d, &one);
     if (result != ASYNCORE_EHOST || host == NULL)
