@@ -197,6 +197,14 @@ int watches_rebuild(struct asyncore_map *map)
     return watches_flush(map);
 }
 
+/* What is always ready of what is wanted. */
+static unsigned always_events(const struct watch *w)
+{
+    if (w->flags & WATCH_FAILED)
+        return w->wanted != 0 ? ASYNCORE_ERROR : 0;
+    return w->wanted & (ASYNCORE_READ | ASYNCORE_WRITE);
+}
+
 /* Each call begins where the last one ended. */
 static int add_always(struct asyncore_map *map, struct asyncore_event *ready, int filled, int size)
 {
@@ -204,9 +212,8 @@ static int add_always(struct asyncore_map *map, struct asyncore_event *ready, in
     for (size_t i = 0; i < map->always_count && filled < size; i++, at++) {
         int fd = map->always[at % map->always_count];
         struct watch *w = watch_at(map, fd);
-        unsigned events = w->flags & WATCH_FAILED ? ASYNCORE_ERROR : w->wanted & (ASYNCORE_READ | ASYNCORE_WRITE);
-        if (w->wanted != 0 && events != 0)
-            event_fill(&ready[filled++], w, fd, events);
+        if (always_events(w) != 0)
+            event_fill(&ready[filled++], w, fd, always_events(w));
     }
     map->always_turn = at % map->always_count;
     return filled;
@@ -215,7 +222,7 @@ static int add_always(struct asyncore_map *map, struct asyncore_event *ready, in
 bool always_wanted(struct asyncore_map *map)
 {
     for (size_t i = 0; i < map->always_count; i++)
-        if (watch_at(map, map->always[i])->wanted != 0)
+        if (always_events(watch_at(map, map->always[i])) != 0)
             return true;
     return false;
 }
