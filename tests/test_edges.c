@@ -619,6 +619,55 @@ START_TEST(a_channel_whose_handlers_of_errors_fail_is_closed)
 }
 END_TEST
 
+static ssize_t fail_to_send(struct asyncore_dispatcher *d, const void *data, size_t size)
+{
+    (void)d;
+    (void)data;
+    (void)size;
+    return -EIO;
+}
+
+static int read_and_send(struct asyncore_dispatcher *d)
+{
+    char byte;
+    ssize_t n = asyncore_recv(d, &byte, 1);
+    note("read(%d)", (int)n);
+    return (int)(n > 0 ? asyncore_send(d, "x", 1) : n);
+}
+
+static const struct asyncore_class sending_class = {
+    .name = "sending", .parent = &probe_class, .handle_read = read_and_send, .send = fail_to_send};
+
+START_TEST(a_failed_send_that_the_handler_returns_counts_once)
+{
+    int peer;
+    struct probe *p = probe_with_peer(&sending_class, &peer);
+    p->stays = true;
+    peer_send(peer, "x", 1);
+    run_until(p->errors == 1);
+    close(peer);
+    run_for(20);
+    assert_notes("read(1) error");
+    ck_assert_int_eq(p->error, -EIO);
+    ck_assert_int_eq(asyncore_error(&p->base), -EIO);
+}
+END_TEST
+
+START_TEST(a_channel_that_is_ready_after_its_end_is_not_read_again)
+{
+    int peer;
+    struct probe *p = probe_with_peer(&probe_class, &peer);
+    p->stays = true;
+    close(peer);
+    run_until(p->closes == 1);
+    ck_assert_int_eq(asyncore_ready(&p->base), 0);
+    run_for(20);
+    ck_assert_int_eq(asyncore_want(&p->base, ASYNCORE_READ), 0);
+    run_for(20);
+    assert_notes("read close");
+}
+END_TEST
+
 static int close_in_expt(struct asyncore_dispatcher *d)
 {
     probe_note(probe_of(d), "expt");
@@ -663,6 +712,8 @@ static void add_base(TCase *tests)
     tcase_add_test(tests, the_parents_destroy_frees_nothing);
     tcase_add_test(tests, a_handle_close_that_fails_at_the_end_goes_to_handle_error);
     tcase_add_test(tests, a_channel_whose_handlers_of_errors_fail_is_closed);
+    tcase_add_test(tests, a_failed_send_that_the_handler_returns_counts_once);
+    tcase_add_test(tests, a_channel_that_is_ready_after_its_end_is_not_read_again);
     tcase_add_test(tests, nothing_follows_a_handle_expt_that_closes);
     tcase_add_test(tests, a_descriptor_that_was_closed_behind_the_back_ends_its_channel);
 }
@@ -701,6 +752,39 @@ START_TEST(exhaustion_in_handle_accepted_makes_the_listener_rest_until_it_is_rea
     run_until(p->accepts == 2);
     assert_notes("");
     ck_assert_int_eq(asyncore_map_free(p->second), 0);
+    close(first);
+    close(second);
+}
+END_TEST
+
+static int refuse_and_close(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct probe *p = probe_of(d);
+    (void)address;
+    (void)length;
+    p->accepts++;
+    ck_assert_int_eq(asyncore_close_fd(map, fd), 0);
+    if (p->stays)
+        return -EAGAIN;
+    ck_assert_int_eq(asyncore_close(d), 0);
+    return -EIO;
+}
+
+static const struct asyncore_class refusing_class = {
+    .name = "refusing", .parent = &probe_class, .handle_accepted = refuse_and_close};
+
+/* _i: it returns -EAGAIN, or closes the listener */
+START_TEST(a_client_that_is_nobodys_failure_is_not_logged)
+{
+    char port[8];
+    struct probe *p = probe_listen(&refusing_class, "", "127.0.0.1", port);
+    p->stays = _i == 0;
+    ck_assert_int_eq(asyncore_set_log(map, take_log, NULL), 0);
+    int first = peer_connect("127.0.0.1", port), second = peer_connect("127.0.0.1", port);
+    run_until(p->accepts == (_i == 0 ? 2 : 1));
+    run_for(20);
+    assert_notes(_i == 0 ? "" : "destroy");
+    ck_assert_int_eq(p->accepts, _i == 0 ? 2 : 1);
     close(first);
     close(second);
 }
@@ -784,6 +868,23 @@ START_TEST(a_file_that_was_non_blocking_stays_so)
 }
 END_TEST
 
+START_TEST(a_regular_file_of_which_no_bytes_are_wanted_does_not_spin)
+{
+    static struct asyncore_file_dispatcher f;
+    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    ck_assert_int_eq(asyncore_set_log(map, take_log, NULL), 0);
+    ck_assert_int_eq(asyncore_file_dispatcher_init(&f, &plain_class, map), 0);
+    ck_assert_int_eq(asyncore_set_file(&f, fd), 0);
+    turn();
+    assert_notes("log-warning"); /* of an event that nobody handles */
+    ck_assert_int_eq(asyncore_want(&f.base, _i == 0 ? ASYNCORE_ERROR : ASYNCORE_EXPT), 0);
+    assert_idle_for(60);
+    ck_assert_int_eq(asyncore_want(&f.base, ASYNCORE_ERROR | ASYNCORE_READ), 0);
+    turn();
+    assert_notes("log-warning");
+}
+END_TEST
+
 static int loop_error(struct asyncore_dispatcher *d, int error)
 {
     note("error(%d)", error);
@@ -809,10 +910,12 @@ END_TEST
 static void add_kinds(TCase *tests)
 {
     tcase_add_test(tests, exhaustion_in_handle_accepted_makes_the_listener_rest_until_it_is_ready);
+    tcase_add_loop_test(tests, a_client_that_is_nobodys_failure_is_not_logged, 0, 2);
     tcase_add_test(tests, a_listener_from_elsewhere_is_made_non_blocking);
     tcase_add_test(tests, a_datagram_socket_from_elsewhere_goes_on_after_a_failed_send);
     tcase_add_test(tests, a_file_that_cannot_be_read_is_closed);
     tcase_add_test(tests, a_file_that_was_non_blocking_stays_so);
+    tcase_add_loop_test(tests, a_regular_file_of_which_no_bytes_are_wanted_does_not_spin, 0, 2);
     tcase_add_test(tests, a_descriptor_that_the_engine_refuses_is_its_channels_error);
 }
 

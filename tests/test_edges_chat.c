@@ -325,6 +325,34 @@ START_TEST(get_terminator_tells_what_is_still_to_come)
 }
 END_TEST
 
+static int collect_and_end(struct asynchat *c, const void *data, size_t n)
+{
+    collect(c, data, n);
+    if (c->base.base.data == NULL)
+        return -EIO;
+    return asyncore_close(&c->base.base);
+}
+
+static const struct asynchat_class ending_class = {
+    .base = {.name = "ending", .handle_error = note_error, .destroy = note_destroy},
+    .collect_incoming_data = collect_and_end,
+    .found_terminator = note_found};
+
+START_TEST(a_block_whose_last_byte_ends_the_channel_is_not_found)
+{
+    int peer;
+    char expected[64];
+    chat_with_peer(&ending_class, &peer);
+    ck_assert_int_eq(asynchat_set_terminator_length(&chat, 4), 0);
+    chat.base.base.data = _i == 0 ? NULL : &chat;
+    peer_send(peer, "abcdefgh", 8);
+    run_until(strstr(notes(), "destroy") != NULL);
+    snprintf(expected, sizeof expected, "abcd error(%d) destroy", -EIO);
+    assert_notes(_i == 0 ? expected : "abcd destroy");
+    close(peer);
+}
+END_TEST
+
 static size_t collected;
 
 static int count_bytes(struct asynchat *c, const void *data, size_t n)
@@ -421,6 +449,7 @@ END_TEST
 static void add_input(TCase *tests)
 {
     tcase_add_test(tests, get_terminator_tells_what_is_still_to_come);
+    tcase_add_loop_test(tests, a_block_whose_last_byte_ends_the_channel_is_not_found, 0, 2);
     tcase_add_test(tests, a_limit_of_0_is_no_limit);
     tcase_add_test(tests, find_takes_what_cannot_be_found);
     tcase_add_loop_test(tests, a_simple_producer_yields_pieces_of_512_unless_told, 0, 2);

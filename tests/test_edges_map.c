@@ -200,6 +200,35 @@ START_TEST(a_posted_call_is_due_at_once_and_dropped_with_its_map)
 }
 END_TEST
 
+static int ask_in_read(struct asyncore_dispatcher *d)
+{
+    char byte;
+    uint64_t now = asyncore_now(map);
+    probe_of(d)->number = (int)asyncore_next_timer(map);
+    ck_assert_uint_eq(asyncore_now(map), now);
+    return (int)asyncore_recv(d, &byte, 1);
+}
+
+static const struct asyncore_class timing_class = {
+    .name = "timing", .parent = &probe_class, .handle_read = ask_in_read};
+
+START_TEST(next_timer_counts_from_the_time_of_the_turn)
+{
+    static struct asyncore_timer timer;
+    int peer;
+    struct probe *p = probe_with_peer(&timing_class, &peer);
+    p->number = -2;
+    ck_assert_int_eq(asyncore_call_later(map, &timer, 60000, ring, "late"), 0);
+    peer_send(peer, "x", 1);
+    run_until(p->number != -2);
+    ck_assert_int_le(p->number, 60000);
+    ck_assert_int_gt(p->number, 50000);
+    ck_assert_int_le((int)asyncore_next_timer(map), p->number);
+    asyncore_cancel(&timer);
+    close(peer);
+}
+END_TEST
+
 static void run_in_timer(struct asyncore_timer *timer, void *arg)
 {
     (void)timer;
@@ -315,6 +344,7 @@ static void add_maps(TCase *tests)
     tcase_add_test(tests, an_engine_that_this_build_has_not_or_none_is_epoll);
     tcase_add_test(tests, timers_that_make_no_sense_are_einval_and_set_nothing);
     tcase_add_test(tests, a_posted_call_is_due_at_once_and_dropped_with_its_map);
+    tcase_add_test(tests, next_timer_counts_from_the_time_of_the_turn);
     tcase_add_test(tests, run_timers_within_a_timer_runs_the_others);
     tcase_add_test(tests, another_thread_stops_a_loop_that_waits);
     tcase_add_test(tests, a_map_in_a_turn_refuses_other_threads);
@@ -544,6 +574,19 @@ static int try_bytes(void *arg)
     return 0;
 }
 
+static int ask_map(void *arg)
+{
+    struct asyncore_event event;
+    (void)arg;
+    expect(asyncore_now(map) == 0);
+    expect(asyncore_map_engine(map) == NULL);
+    expect(asyncore_next_timer(map) == -1);
+    expect(asyncore_close_fd(map, 0) == -ECHILD);
+    expect(asyncore_dump(map, take_text, NULL) == -ECHILD);
+    expect(asyncore_map_wait(map, 0, &event, 1) == -ECHILD);
+    return 0;
+}
+
 static int try_chat(void *arg)
 {
     struct asynchat *c = ((struct inherited *)arg)->c;
@@ -571,7 +614,8 @@ START_TEST(bytes_options_and_pushes_are_refused_in_a_child)
     ck_assert_int_eq(asynchat_init(&c, &chat_class, map), 0);
     ck_assert_int_eq(asyncore_set_socket(&c.base.base, chat_fds[0]), 0);
     struct inherited inherited = {.d = &p->base, .f = &f, .c = &c};
-    ck_assert_int_eq(in_child(_i == 0 ? try_bytes : try_chat, &inherited), 0);
+    static int (*const tries[])(void *) = {try_bytes, try_chat, ask_map};
+    ck_assert_int_eq(in_child(tries[_i], &inherited), 0);
     ck_assert_int_eq(asyncore_getsockopt(&p->base, SOL_SOCKET, SO_KEEPALIVE, &value, &length), 0);
     ck_assert_int_eq(value, 0);
     ck_assert(!readable_now(chat_fds[1], 0) && !readable_now(ends[1], 0) && !readable_now(peer, 0));
@@ -659,7 +703,7 @@ END_TEST
 
 static void add_children(TCase *tests)
 {
-    tcase_add_loop_test(tests, bytes_options_and_pushes_are_refused_in_a_child, 0, 2);
+    tcase_add_loop_test(tests, bytes_options_and_pushes_are_refused_in_a_child, 0, 3);
     tcase_add_test(tests, a_timer_cancelled_in_a_child_still_makes_the_parents_map_descriptor_readable);
     tcase_add_test(tests, a_child_that_returns_from_its_handler_leaves_the_loop_with_echild);
     tcase_add_test(tests, a_child_takes_the_default_map_over);
