@@ -329,6 +329,8 @@ START_TEST(the_kernels_refusals_are_results_and_leave_the_outputs_alone)
     static struct asyncore_file_dispatcher f;
     struct probe *p = probe_new(&probe_class, "");
     ck_assert_int_eq(asyncore_create_socket(&p->base, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq((int)asyncore_send(&p->base, "x", 1), -EDESTADDRREQ);
+    ck_assert_int_eq(asyncore_error(&p->base), 0);
     ck_assert_int_eq(asyncore_listen(&p->base, 1), -EOPNOTSUPP);
     ck_assert(!asyncore_accepting(&p->base));
     ck_assert_int_eq(asyncore_peername(&p->base, &address, &length), -ENOTCONN);
