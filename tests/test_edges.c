@@ -167,7 +167,7 @@ START_TEST(closing_within_one_turn_and_again_is_nothing)
     ck_assert_int_eq(asyncore_create_socket(&d, AF_INET, SOCK_STREAM), 0);
     ck_assert_int_eq(asyncore_close(&d), 0);
     int fd = open("/dev/null", O_RDONLY | O_CLOEXEC); /* the same number */
-    ck_assert_int_eq(asyncore_close(&d), 0); /* without destroy it is as new, and has nothing to close */
+    ck_assert_int_eq(asyncore_close(&d), 0);          /* without destroy it is as new, and has nothing to close */
     ck_assert_int_eq(asyncore_signal_init(&s, map, SIGUSR1, NULL, NULL), -EINVAL);
     ck_assert_int_eq(asyncore_signal_init(&s, map, SIGUSR1, no_signal, NULL), 0);
     ck_assert_int_eq(asyncore_close(&s.base), 0);
@@ -442,7 +442,8 @@ START_TEST(hosts_and_ports_that_are_none_have_errors_of_their_own)
 {
     struct sockaddr_storage address;
     socklen_t length = 77;
-    static const char *const hosts[] = {NULL, "unix:", "unix:@", "1.2.3", "::g"}, *const ports[] = {NULL, "", "65536", "1x"};
+    static const char *const hosts[] = {NULL, "unix:", "unix:@", "1.2.3", "::g"}, *const ports[] = {NULL, "", "65536",
+                                                                                                    "1x"};
     for (size_t i = 0; i < COUNT(hosts); i++)
         ck_assert_int_eq(asyncore_parse_address(hosts[i], "1", &address, &length), ASYNCORE_EHOST);
     for (size_t i = 0; i < COUNT(ports); i++)
@@ -459,8 +460,8 @@ START_TEST(an_address_of_another_kind_has_a_text_too)
     static const int families[] = {AF_PACKET, AF_INET, AF_INET6, AF_UNIX};
     for (size_t i = 0; i < COUNT(families); i++) { /* the last three are too short for what they say they are */
         address.ss_family = (sa_family_t)families[i];
-        ck_assert_int_eq(asyncore_address_text((struct sockaddr *)&address, i == 0 ? sizeof address : 1, text, sizeof text),
-                         1);
+        ck_assert_int_eq(
+            asyncore_address_text((struct sockaddr *)&address, i == 0 ? sizeof address : 1, text, sizeof text), 1);
         ck_assert_str_eq(text, "?");
     }
     ck_assert_int_eq(asyncore_address_text((struct sockaddr *)&address, sizeof(sa_family_t), text, sizeof text), 5);
@@ -1053,7 +1054,8 @@ START_TEST(dump_tells_what_each_channel_is_doing)
     char port[8];
     static struct asyncore_dispatcher_with_send s;
     int peer, fds[2];
-    struct probe *p = probe_with_peer(&probe_class, &peer), *q = probe_new(&probe_class, "q"), *r = probe_new(&probe_class, "r");
+    struct probe *p = probe_with_peer(&probe_class, &peer), *q = probe_new(&probe_class, "q"),
+                 *r = probe_new(&probe_class, "r");
     struct probe *l = probe_listen(&probe_class, "l", "127.0.0.1", port);
     assert_dumped(": connected, wanted 0x1");
     asyncore_set_background(&p->base, 1);

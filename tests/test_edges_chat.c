@@ -1,5 +1,6 @@
-/* test_edges_chat.c: queues and async_chat at their edges: pushes in states that take none, transports that fail or take
- * half, producers that end their channel, lines that wait for a map. Objects are static, for they outlive the map. */
+/* test_edges_chat.c: queues and async_chat at their edges: pushes in states that take none, transports that fail or
+ * take only half, producers that end their channel, lines that wait for a map. Objects are static, for they outlive
+ * the map. */
 #include "support.h"
 #include <netinet/in.h>
 #include <unistd.h>
@@ -34,8 +35,9 @@ static void note_destroy(struct asyncore_dispatcher *d)
     note("destroy");
 }
 
-static const struct asynchat_class line_class = {
-    .base = {.name = "line", .destroy = note_destroy}, .collect_incoming_data = collect, .found_terminator = note_found};
+static const struct asynchat_class line_class = {.base = {.name = "line", .destroy = note_destroy},
+                                                 .collect_incoming_data = collect,
+                                                 .found_terminator = note_found};
 static const struct asynchat_class staying_class = {.base = {.name = "staying", .handle_close = note_close},
                                                     .collect_incoming_data = collect};
 static const struct asyncore_class sender_class = {.name = "sender"};

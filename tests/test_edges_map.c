@@ -576,10 +576,10 @@ static void add_watches(TCase *tests)
 
 /* -- Children ------------------------------------------------------------------------------------------------------ */
 
-#define expect(condition) \
-    do { \
-        if (!(condition)) \
-            return __LINE__ % 255 + 1; \
+#define expect(condition)                                                                                              \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            return __LINE__ % 255 + 1;                                                                                 \
     } while (0)
 
 /* Runs `child` in a child process: 0, or what the line was that found something wrong. */
@@ -750,8 +750,8 @@ START_TEST(a_child_that_takes_the_map_over_in_a_handler_goes_on_in_the_loop)
     parent = getpid();
     int result = asyncore_loop(map, 2000, 1); /* the child's is bounded by the same count */
     if (getpid() != parent) {
-        bool right = result == 1 && write(other, "x", 1) == 1 && asyncore_loop(map, 2000, 0) == 1 &&
-                     asyncore_map_free(map) == 0;
+        bool right =
+            result == 1 && write(other, "x", 1) == 1 && asyncore_loop(map, 2000, 0) == 1 && asyncore_map_free(map) == 0;
         leave_child(right ? 0 : 1);
     }
     ck_assert_int_eq(result, 1);
