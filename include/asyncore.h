@@ -437,7 +437,7 @@ struct asyncore_lookup { /* 96 bytes; zero it before its first use */
 };
 
 /* Looks host up without blocking and calls fn from the loop, never from within this call. family: AF_UNSPEC,
- * AF_INET or AF_INET6. -EALREADY if the lookup is in flight. Cancelled: fn is not called. Without c-ares
+ * AF_INET or AF_INET6. -EALREADY if the lookup is in flight, -EINVAL without fn. Cancelled: fn is not called. Without c-ares
  * (asyncore_features) only numeric addresses and /etc/hosts are known. */
 ASYNCORE_API int asyncore_resolve(struct asyncore_map *map, struct asyncore_lookup *lookup, const char *host,
                                   const char *port, int family, asyncore_lookup_fn fn, void *arg);

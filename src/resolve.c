@@ -160,6 +160,8 @@ int asyncore_resolve(struct asyncore_map *map, struct asyncore_lookup *lookup, c
         return result;
     if (host == NULL || *host == '\0' || strlen(host) > 255 || strncmp(host, "unix:", 5) == 0)
         return ASYNCORE_EHOST;
+    if (fn == NULL)
+        return -EINVAL;
     if (lookup->flags_ != LOOKUP_IDLE)
         return -EALREADY;
     *lookup = (struct asyncore_lookup){.map_ = map, .fn_ = fn, .arg_ = arg, .port_ = number};

@@ -292,7 +292,7 @@ int asyncore_run_timers(struct asyncore_map *map)
 
 int asyncore_call_soon_threadsafe(struct asyncore_map *map, void (*fn)(void *arg), void *arg)
 {
-    int result = map_get_any(&map);
+    int result = fn != NULL ? map_get_any(&map) : -EINVAL;
     if (result < 0)
         return result;
     struct posted *call = map_alloc(map, sizeof *call);

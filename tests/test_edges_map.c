@@ -183,6 +183,15 @@ START_TEST(timers_that_make_no_sense_are_einval_and_set_nothing)
 }
 END_TEST
 
+START_TEST(a_lookup_or_a_posted_call_without_a_function_is_einval)
+{
+    struct asyncore_lookup lookup = {0};
+    ck_assert_int_eq(asyncore_resolve(map, &lookup, "127.0.0.1", "1", AF_UNSPEC, NULL, NULL), -EINVAL);
+    ck_assert_int_eq(asyncore_call_soon_threadsafe(map, NULL, NULL), -EINVAL);
+    ck_assert_int_eq(asyncore_loop(map, -1, 0), 0); /* nothing keeps it */
+}
+END_TEST
+
 START_TEST(a_posted_call_is_due_at_once_and_dropped_with_its_map)
 {
     ck_assert_int_eq((int)asyncore_next_timer(map), -1);
@@ -395,6 +404,7 @@ static void add_maps(TCase *tests)
 {
     tcase_add_test(tests, an_engine_that_this_build_has_not_or_none_is_epoll);
     tcase_add_test(tests, timers_that_make_no_sense_are_einval_and_set_nothing);
+    tcase_add_test(tests, a_lookup_or_a_posted_call_without_a_function_is_einval);
     tcase_add_test(tests, a_posted_call_is_due_at_once_and_dropped_with_its_map);
     tcase_add_test(tests, next_timer_counts_from_the_time_of_the_turn);
     tcase_add_test(tests, run_timers_within_a_timer_runs_the_others);
