@@ -268,7 +268,7 @@ static int split_read(struct asyncore_map *map, struct asynchat *c, const unsign
     return result;
 }
 
-/* The stream ended: what might have become a terminator is data. */
+/* The stream ended: what might have become a terminator is data, and counts like any other. */
 static int chat_ended(struct asynchat *c)
 {
     struct asyncore_map *map = c->base.base.map;
@@ -276,7 +276,9 @@ static int chat_ended(struct asynchat *c)
     if (in == NULL)
         return 0;
     c->input_ = NULL;
-    int result = collect(c, in->bytes + in->begin, in->end - in->begin);
+    size_t n = in->end - in->begin;
+    bool bounded = c->kind_ == TERMINATOR_BYTES;
+    int result = bounded ? collect_bounded(c, in->bytes + in->begin, n) : collect(c, in->bytes + in->begin, n);
     map_release(map, in);
     return result;
 }
