@@ -1,7 +1,7 @@
 # The front door. CMakeLists.txt is the build; this starts it, with what it needs installed where a target says so.
 
 .DEFAULT_GOAL := all
-.PHONY: all deps test coverage sim-proof demo bench install clean check-style help
+.PHONY: all deps test coverage sim-proof demo bench fuzz install clean check-style help
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
@@ -37,8 +37,8 @@ export CK_TIMEOUT_MULTIPLIER
 
 # This make's flags are its own: the one that CMake starts gets its -j here.
 ALONE := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL
-CONFIGURE := @$(ALONE) cmake -S . -B $(BUILD) $(OPTIONS)
-COMPILE := @$(ALONE) cmake --build $(BUILD) -j $(JOBS)
+CONFIGURE = @$(ALONE) cmake -S . -B $(BUILD) $(OPTIONS)
+COMPILE = @$(ALONE) cmake --build $(BUILD) -j $(JOBS)
 
 all:
 	$(CONFIGURE) -DBUILD_TESTING=OFF
@@ -73,6 +73,15 @@ bench:
 	$(COMPILE) --target bench
 	@BIN="$(CURDIR)/$(BUILD)/bin" $(ALONE) bench/run $(BENCH)
 
+# A build of its own, by clang. The tests replay what is kept without it.
+fuzz: BUILD := build-fuzz
+fuzz: OPTIONS := -DCMAKE_C_COMPILER=$(or $(CLANG),clang) -DASYNCORE_FUZZ=ON -DASYNCORE_SANITIZE=address$(comma)undefined
+fuzz:
+	@CLANG="$(or $(CLANG),clang)" tools/deps.sh build fuzz
+	$(CONFIGURE) -DBUILD_TESTING=OFF
+	$(COMPILE)
+	@$(ALONE) fuzz/run "$(BUILD)" "$(or $(SECONDS),60)" $(TARGET)
+
 install: all
 	@$(ALONE) cmake --install $(BUILD) --prefix "$(abspath $(PREFIX))"
 
@@ -92,6 +101,7 @@ help:
 	@echo "                       or 85 % of the branches"
 	@echo "make sim-proof         shows how soon the simulation notices each known fault (PROOF='--only NAME')"
 	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
+	@echo "make fuzz SECONDS=60   fuzzes each target of fuzz/ for so long (TARGET=name: that one)"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"
 	@echo "make deps              installs what 'make test' needs"
 	@echo "make check-style       what clang-format would change in the lines that you changed"

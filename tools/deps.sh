@@ -2,7 +2,7 @@
 # Installs what is missing of what a target needs, with apt-get. Silent when nothing is missing. Elsewhere than on
 # Debian and its kin it names what is missing and goes on: the build says what it cannot do without.
 #
-#   tools/deps.sh build|test|coverage|valgrind...
+#   tools/deps.sh build|test|coverage|fuzz|valgrind...
 set -eu
 
 missing=""
@@ -29,6 +29,12 @@ for what in "$@"; do
         need python3 command -v python3
         ;;
     coverage) need gcc sh -c "command -v gcov" ;; # it comes with gcc
+    fuzz)
+        need clang sh -c "${CLANG:-clang} --version"
+        need libclang-rt-dev sh -c "echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' |
+            ${CLANG:-clang} -fsanitize=fuzzer,address,undefined -x c - -o /dev/null"
+        need llvm sh -c "command -v llvm-symbolizer || ls /usr/lib/llvm-*/bin/llvm-symbolizer"
+        ;;
     valgrind) need "valgrind libc6-dbg" command -v valgrind ;;
     *)
         echo "deps.sh: unknown set of packages: $what" >&2
