@@ -114,6 +114,8 @@ int asyncore_parse_address(const char *host, const char *port, struct sockaddr_s
 static int text_unix(const struct sockaddr_un *un, socklen_t length, char *text, size_t size)
 {
     size_t n = length > offsetof(struct sockaddr_un, sun_path) ? length - offsetof(struct sockaddr_un, sun_path) : 0;
+    if (n > sizeof un->sun_path) /* the NUL of a full one is counted too */
+        n = sizeof un->sun_path;
     if (n == 0)
         return snprintf(text, size, "unix:");
     if (un->sun_path[0] == '\0')
