@@ -59,7 +59,7 @@ bool http_has_token(const char *list, const char *token)
 
     for (; *list; list += strcspn(list, ",")) {
         list += strspn(list, ", \t");
-        if (strncasecmp(list, token, n) == 0 && strchr(", \t", list[n]))
+        if (strncasecmp(list, token, n) == 0 && strchr(",", list[n + strspn(list + n, " \t")]))
             return true;
     }
     return false;
@@ -129,7 +129,7 @@ const char *http_parse_request(struct http_request *request, char *line)
     request->method = line;
     request->minor = version[7];
     if (strncasecmp(target, "http://", strlen("http://")) == 0) /* a whole URL, as proxies get it */
-        target += strlen("http://") + strcspn(target + strlen("http://"), "/");
+        target += strlen("http://") + strcspn(target + strlen("http://"), "/?#");
     request->path = target;
     return NULL;
 }
