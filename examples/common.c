@@ -48,7 +48,7 @@ static _Noreturn void bad_option(const struct example *e, int result, const char
 {
     char letter[3] = {'-', (char)optopt, '\0'};
     /* getopt says nothing about which argument it was: an unknown letter is in optopt, all else came whole. */
-    bool is_letter = result == '?' && optopt && !strchr(letters, optopt);
+    bool is_letter = result == '?' && optopt && (optopt == ':' || !strchr(letters, optopt));
     const char *what = result == ':' ? "this option needs a value" : "unknown option";
 
     example_usage(e, what, is_letter ? letter : argv[optind - 1]);

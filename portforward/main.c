@@ -72,6 +72,7 @@ static const char *checked_host(const char *text, const char *option)
     return text;
 }
 
+/* getopt says nothing about which argument it was: a letter that is none of ours is in optopt, all else came whole. */
 static void option_error(char **argv, int option)
 {
     char letter[3] = {'-', (char)optopt, 0};
@@ -79,7 +80,7 @@ static void option_error(char **argv, int option)
 
     if (option == ':')
         usage_error("option needs an argument", word);
-    usage_error("unknown or wrong option", strncmp(word, "--", 2) == 0 ? word : letter);
+    usage_error("unknown or wrong option", optopt && !strchr("lprPhV", optopt) ? letter : word);
 }
 
 static void parse(int argc, char **argv, struct forward_options *options)
