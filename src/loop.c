@@ -366,8 +366,9 @@ HOT void dispatch(struct asyncore_map *map, const struct asyncore_event *event)
 /* The reasons that have not gone: what others posted announces itself by the wake-up. */
 void work_left(struct asyncore_map *map)
 {
-    map->work = (map->work & (WORK_REBUILD | WORK_STOP | WORK_TIMERS | WORK_UNASKED)) |
-                (list_empty(&map->asked) ? 0 : WORK_ASKED) | (list_empty(&map->pending) ? 0 : WORK_PENDING) |
+    map->work = (map->work & (WORK_REBUILD | WORK_STOP | WORK_TIMERS)) |
+                (list_empty(&map->asked) ? 0 : WORK_ASKED | (map->work & WORK_UNASKED)) |
+                (list_empty(&map->pending) ? 0 : WORK_PENDING) |
                 (map->dirty < 0 ? 0 : WORK_DIRTY) | (map->always_count == 0 ? 0 : WORK_ALWAYS) |
                 (posted_waiting(map) ? WORK_POSTED : 0) | (list_empty(&map->answered) ? 0 : WORK_ANSWERED) |
                 (list_empty(&map->dead) ? 0 : WORK_DEAD);
