@@ -205,6 +205,8 @@ int asyncore_set_marks(struct asyncore_dispatcher_with_send *s, size_t low, size
 {
     if (low >= high || high > limit || s->base.map == NULL)
         return -EINVAL;
+    if (s->base.state_ & S_DYING) /* what is taken now nobody would give back */
+        return -EBADF;
     if (s->marks_ == NULL)
         s->marks_ = map_alloc(s->base.map, sizeof(struct marks));
     if (s->marks_ == NULL)
