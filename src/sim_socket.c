@@ -299,7 +299,7 @@ int sim_listen(struct sim_socket *socket, int backlog)
 {
     if (socket->type != SOCK_STREAM)
         return -EOPNOTSUPP;
-    if (socket->state == STATE_CONNECTED || socket->state == STATE_CONNECTING)
+    if (socket->state != STATE_NEW && socket->state != STATE_LISTENING) /* refused ones too, until connect(2) told it */
         return -EINVAL;
     if (socket->family == AF_UNIX && socket->local.length == 0)
         return -EINVAL;
