@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *copy = copy_of(in.at, in.left);
     claim(found != NULL);
     text = (struct input){copy, in.left};
-    int result = hosts_lookup_of_input(host, family, found, ROOM, NULL);
+    int result = hosts_lookup_of_input(host, family, found, ROOM, &os_linux);
     while (in.left > 0 && count < ROOM) {
         if (!read_line(take_until(&in, '\n'), host, &one) || (family != AF_UNSPEC && one.address.ss_family != family))
             continue;
