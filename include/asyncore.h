@@ -106,7 +106,8 @@ struct asyncore_class {
     /* All events of a turn in one call, instead of the order above; the default is that order. */
     int (*handle_event)(struct asyncore_dispatcher *d, unsigned events);
     /* A socket was made for this channel, and is neither bound nor connected: set its options. Called for every
-     * address that connect tries; a negative result ends the attempt. Default: nothing. */
+     * address that connect tries; a negative result ends the attempt. It may close the channel, but not connect or
+     * open it again (-EBUSY). Default: nothing. */
     int (*handle_socket)(struct asyncore_dispatcher *d, int fd);
 
     /* Transport: what asyncore_recv and asyncore_send do. > 0 bytes, 0 end of stream (recv), -EAGAIN, -errno. */

@@ -78,7 +78,7 @@ static void held_release(struct asyncore_dispatcher *d, unsigned wanted)
 
 void channel_interest(struct asyncore_dispatcher *d)
 {
-    if (d->state_ & S_ADDED && d->fd >= 0 && d->map->making != d) {
+    if (d->state_ & S_ADDED && d->fd >= 0 && !being_made(d)) {
         unsigned wanted = mask(d);
         watch_want(d->map, d->fd, wanted);
         map_touched(d->map);
@@ -475,7 +475,7 @@ int channel_take(struct asyncore_dispatcher *d, int fd)
     if (d->fd >= 0 || d->state_ & S_CONNECTING)
         return take_refused(d->map, fd, -EEXIST);
     d->state_ |= S_CONNECTED;
-    result = channel_attach(d, fd);
+    result = being_made(d) ? -EBUSY : channel_attach(d, fd);
     if (result == 0)
         return 0;
     if (result != -EEXIST && fd >= 0)
@@ -600,7 +600,7 @@ int asyncore_fini(struct asyncore_dispatcher *d)
     int result = map_elsewhere(d->map) ? -EPERM : map_forked(d->map);
     if (result < 0)
         return result;
-    if (d->map->serving == d || d->map->making == d)
+    if (d->map->serving == d || being_made(d))
         return -EBUSY;
     if (!(d->state_ & S_DYING))
         end(d);

@@ -129,6 +129,16 @@ static inline struct asyncore_dispatcher_with_send *with_send(struct asyncore_di
     return (struct asyncore_dispatcher_with_send *)d;
 }
 
+/* In its handle_socket. It may be closed there, but not opened again: whoever makes the socket would take the new one
+ * for the old. */
+static inline bool being_made(const struct asyncore_dispatcher *d)
+{
+    for (const struct making *m = d->map->making; m != NULL; m = m->outer)
+        if (m->d == d)
+            return true;
+    return false;
+}
+
 static inline void begin(struct asyncore_dispatcher *d)
 {
     d->map->serving = d;

@@ -46,6 +46,11 @@ struct heap_slot {
     struct asyncore_timer *timer;
 };
 
+struct making {
+    const struct asyncore_dispatcher *d;
+    struct making *outer;
+};
+
 struct posted {
     struct posted *next;
     void (*fn)(void *arg);
@@ -67,7 +72,7 @@ struct asyncore_map {
     bool clock_read;
     uint64_t now;
     struct asyncore_dispatcher *serving; /* whose handler runs */
-    struct asyncore_dispatcher *making;  /* whose handle_socket runs */
+    struct making *making;               /* whose handle_socket run, the innermost first */
     bool open;                           /* serving was not closed since */
     size_t foreground;                   /* what keeps the loop: channels, timers, lookups */
     struct asyncore_event *batch;

@@ -29,11 +29,11 @@ static int reuse(struct asyncore_dispatcher *d, int fd)
 static int socket_made(struct asyncore_dispatcher *d, int *fd)
 {
     struct asyncore_map *map = d->map;
-    struct asyncore_dispatcher *outer = map->making;
-    map->making = d;
+    struct making made = {d, map->making};
+    map->making = &made;
     d->fd = *fd;
     int result = call(d, handle_socket, *fd);
-    map->making = outer;
+    map->making = made.outer;
     if (d->fd != *fd) {
         *fd = -1;
         return -ECANCELED;
@@ -45,6 +45,8 @@ static int socket_made(struct asyncore_dispatcher *d, int *fd)
 static int socket_make(struct asyncore_dispatcher *d, int family)
 {
     struct asyncore_map *map = d->map;
+    if (being_made(d))
+        return -EBUSY;
     int fd = map->os->socket(family, d->type_, 0, map->os);
     if (fd < 0)
         return fd;
@@ -370,6 +372,8 @@ static int connect_begin(struct asyncore_dispatcher *d, struct extra **extra)
         return result;
     if (d->state_ & (S_CONNECTED | S_CONNECTING | S_ACCEPTING))
         return d->state_ & S_CONNECTING ? -EALREADY : -EISCONN;
+    if (being_made(d))
+        return -EBUSY;
     result = channel_extra(d, extra);
     if (result < 0)
         return result;
