@@ -62,6 +62,7 @@ static struct run {
 } run;
 
 static const unsigned char bytes[70000];
+static bool tracing; /* $FUZZ_TRACE: to stderr */
 
 static void apply(bool on_b);
 
@@ -569,6 +570,9 @@ static void apply(bool b)
     unsigned op = take(&run.in);
     int i = b ? ON_A + (int)take(&run.in) % (SLOTS - ON_A) : (int)take(&run.in) % ON_A;
     struct slot *slot = run.slots[i];
+    if (tracing)
+        fprintf(stderr, "%s: operation %u.%u on %d (%s)\n", b ? "b" : "a", op % 8, op / 8, i,
+                slot == NULL ? "new" : slot->class_->name);
     if (slot == NULL && op % 8 != 7)
         slot_new(i, a_map(b), take(&run.in));
     else if (op % 8 < 2 && slot->kind != FILE_)
@@ -587,7 +591,7 @@ static void apply(bool b)
 
 /* -- The world -- */
 
-/* With FUZZ_TRACE set: what the library asked of the simulated kernel. */
+/* What the library asked of the simulated kernel. */
 static void trace(void *arg, const char *line)
 {
     (void)arg;
@@ -602,7 +606,7 @@ static void world_new(void)
     for (int i = 0; i < ASYNCORE_SIM_FAULTS; i++)
         if (faults >> (i < 6 ? i : 6) & 1 && (i < 6 || faults & 128 || (engine >> 2) % 6 == (unsigned)i - 6))
             options.chances[i] = i < 6 ? 50000 : 10000;
-    if (getenv("FUZZ_TRACE") != NULL)
+    if (tracing)
         options.trace = trace;
     claim(asyncore_sim_new(&run.world, take(&run.in), &options) == 0);
     run.a = asyncore_sim_map(run.world, "a");
@@ -662,6 +666,7 @@ static void end_all(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     memset(&run, 0, sizeof run);
+    tracing = getenv("FUZZ_TRACE") != NULL;
     run.in = (struct input){data, size};
     world_new();
     embed();
