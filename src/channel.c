@@ -523,8 +523,8 @@ int asyncore_add_channel(struct asyncore_dispatcher *d, struct asyncore_map *map
         return result;
     if (d->state_ & S_ADDED)
         return -EEXIST;
-    if (d->fd < 0)
-        return -EBADF;
+    if (d->fd < 0 || being_made(d))
+        return d->fd < 0 ? -EBADF : -EBUSY;
     if (map != NULL && map != d->map) {
         result = map_get(&map);
         if (result == 0 && map_elsewhere(map))
