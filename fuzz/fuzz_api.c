@@ -356,7 +356,7 @@ static ssize_t produce(struct asynchat_producer *base, const void **data)
     if (!used_up() && left & 1)
         apply(b);
     *data = bytes;
-    return left == 0 ? 0 : left == 77 ? -EIO : left * 100;
+    return left == 77 ? -EIO : (ssize_t)left * 100;
 }
 
 static void produced(struct asynchat_producer *base)
