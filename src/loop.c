@@ -94,7 +94,7 @@ int map_enter(struct asyncore_map *map)
 {
     int result = 0;
     pthread_mutex_lock(&map->lock);
-    if (atomic_load(&map->owner) != 0)
+    if (atomic_load(&map->owner) != 0 || map->making != NULL) /* handle_socket, outside a turn: its channel must stay */
         result = -EBUSY;
     else
         atomic_store(&map->owner, pthread_self());
@@ -291,7 +291,7 @@ int asyncore_map_free(struct asyncore_map *map)
     int result = map_get(&map);
     if (result < 0)
         return result;
-    if (atomic_load(&map->owner) != 0)
+    if (atomic_load(&map->owner) != 0 || map->making != NULL)
         return -EBUSY;
     if (map == atomic_load(&default_map))
         atomic_store(&default_map, NULL);
