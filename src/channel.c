@@ -475,6 +475,7 @@ int channel_take(struct asyncore_dispatcher *d, int fd)
     if (d->fd >= 0 || d->state_ & S_CONNECTING)
         return take_refused(d->map, fd, -EEXIST);
     d->state_ |= S_CONNECTED;
+    d->type_ = d->family_ = 0; /* of the socket before, if there was one */
     result = being_made(d) ? -EBUSY : channel_attach(d, fd);
     if (result == 0)
         return 0;
