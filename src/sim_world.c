@@ -379,8 +379,10 @@ static int wait_alone(struct sim_host *host, int timeout, int (*ready)(void *arg
 
 int sim_wait(struct sim_host *host, int timeout, int (*ready)(void *arg), void *arg)
 {
-    host->usage.turns++;
-    return host->world->running ? wait_running(host, timeout, ready, arg) : wait_alone(host, timeout, ready, arg);
+    int result =
+        host->world->running ? wait_running(host, timeout, ready, arg) : wait_alone(host, timeout, ready, arg);
+    host->usage.turns += result != SIM_WOULD_WAIT; /* the same wait, told again, is no other turn */
+    return result;
 }
 
 static void stir_all(struct asyncore_sim *world)
