@@ -261,11 +261,17 @@ static int http_client(struct asyncore_map *map, struct client *c)
     if (error)
         return error;
     /* All of it goes out together when the connection stands. */
-    asynchat_push_text(&c->chat, *c->url.target == '/' ? "GET " : "GET /");
-    asynchat_push(&c->chat, c->url.target, strcspn(c->url.target, "#"));
-    asynchat_push_text(&c->chat, " HTTP/1.1\r\nHost: ");
-    asynchat_push_text(&c->chat, c->url.authority);
-    asynchat_push_text(&c->chat, "\r\nUser-Agent: asyncore\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    error = asynchat_push_text(&c->chat, *c->url.target == '/' ? "GET " : "GET /");
+    if (error >= 0)
+        error = asynchat_push(&c->chat, c->url.target, strcspn(c->url.target, "#"));
+    if (error >= 0)
+        error = asynchat_push_text(&c->chat, " HTTP/1.1\r\nHost: ");
+    if (error >= 0)
+        error = asynchat_push_text(&c->chat, c->url.authority);
+    if (error >= 0)
+        error = asynchat_push_text(&c->chat, "\r\nUser-Agent: asyncore\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    if (error < 0)
+        return error;
     return set_state(c, STATUS, 0);
 }
 
