@@ -47,6 +47,7 @@ struct sim_file {
     int flags;       /* fcntl(2) */
     uint32_t number; /* of its host's own, in the order of making; see sim_file_new */
     uint32_t asked[ASYNCORE_SIM_FAULTS];
+    uint64_t doubted; /* when a spurious report of it was last thought of, plus one */
     link_t items; /* struct sim_item: its registrations */
 };
 
