@@ -38,7 +38,8 @@ static int scripted(struct sim_host *host, enum asyncore_sim_call call)
     for (size_t i = 0; i < o->script_count; i++) {
         const struct asyncore_sim_script *script = &o->script[i];
         bool fits = script->call == call || (script->call == ASYNCORE_SIM_ANY && call != ASYNCORE_SIM_ALLOC);
-        if (fits && (script->host == NULL || strcmp(script->host, host->name) == 0) && ++host->scripted[i] == script->k)
+        bool here = script->host == NULL ? host->step == NULL : strcmp(script->host, host->name) == 0;
+        if (fits && here && ++host->scripted[i] == script->k) /* a host without a map is struck by its name only */
             error = script->error;
     }
     return error;
