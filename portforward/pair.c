@@ -256,12 +256,18 @@ static const struct asyncore_class remote_class = {
     .handle_connect = remote_handle_connect,
 };
 
-static void pair_init(struct pair *pair, struct forward *forward)
+static int pair_init(struct pair *pair, struct forward *forward)
 {
     struct asyncore_map *map = forward->listener.map;
+    int r = asyncore_dispatcher_init(&pair->client.base, &client_class, map);
 
-    asyncore_dispatcher_init(&pair->client.base, &client_class, map);
-    asyncore_dispatcher_init(&pair->remote.base, &remote_class, map);
+    if (r < 0)
+        return r;
+    r = asyncore_dispatcher_init(&pair->remote.base, &remote_class, map);
+    if (r < 0) {
+        asyncore_fini(&pair->client.base);
+        return r;
+    }
     pair->client.pair = pair->remote.pair = pair;
     pair->client.peer = &pair->remote;
     pair->remote.peer = &pair->client;
@@ -272,6 +278,7 @@ static void pair_init(struct pair *pair, struct forward *forward)
     if (pair->next)
         pair->next->place = &pair->next;
     forward->pairs = pair;
+    return 0;
 }
 
 int pair_start(struct forward *forward, int fd)
@@ -280,9 +287,11 @@ int pair_start(struct forward *forward, int fd)
     struct asyncore_dispatcher *remote;
     int r;
 
-    if (!pair)
-        return -ENOMEM;
-    pair_init(pair, forward);
+    r = pair ? pair_init(pair, forward) : -ENOMEM;
+    if (r < 0) {
+        free(pair);
+        return r;
+    }
     remote = &pair->remote.base;
     r = asyncore_set_socket(&pair->client.base, fd);
     if (r == 0)
