@@ -675,6 +675,15 @@ void channel_rest(struct asyncore_dispatcher *d)
     }
 }
 
+/* The engine did not take it. A listener waits for that, too, until there is room again. */
+void channel_refused(struct asyncore_dispatcher *d, int error)
+{
+    if (d->state_ & S_ACCEPTING && (exhausted(error) || error == -ENOSPC))
+        channel_rest(d);
+    if (!(d->state_ & S_RESTING))
+        channel_broken(d, error);
+}
+
 /* -- Idle timeouts: traffic stores a time stamp, and the timer looks whether it is old enough -- */
 
 int channel_extra(struct asyncore_dispatcher *d, struct extra **ret)

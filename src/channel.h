@@ -104,6 +104,7 @@ int channel_take(struct asyncore_dispatcher *d, int fd);   /* set_socket and set
 void channel_pend(struct asyncore_dispatcher *d, uint32_t why);
 void channel_interest(struct asyncore_dispatcher *d);
 void channel_broken(struct asyncore_dispatcher *d, int error);
+void channel_refused(struct asyncore_dispatcher *d, int error); /* by the engine */
 void channel_enlist(struct asyncore_dispatcher *d);
 void channel_rest(struct asyncore_dispatcher *d);
 void channels_wake(struct asyncore_map *map);

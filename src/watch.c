@@ -129,7 +129,7 @@ static int refused(struct asyncore_map *map, int fd, struct watch *w, int error)
 {
     if (w->kind == WATCH_CHANNEL && error != -EPERM) {
         w->wanted = 0;
-        channel_broken(w->owner, error);
+        channel_refused(w->owner, error);
         return 0;
     }
     if (w->kind != WATCH_CHANNEL && w->kind != WATCH_BARE)
