@@ -209,6 +209,8 @@ static int sim_os_connect(int fd, const struct sockaddr *address, socklen_t leng
         result = sim_address_in(socket, address, length, &to);
     if (result == 0)
         result = socket->type == SOCK_STREAM ? sim_stream_connect(socket, &to) : sim_dgram_connect(socket, &to);
+    if (result == -EINPROGRESS && sim_fault(host, &socket->file, ASYNCORE_SIM_EINTR))
+        result = -EINTR; /* and goes on (connect(2)) */
     sim_trace(host, "#%u connect = %d", number_of(socket), result);
     return result;
 }
