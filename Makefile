@@ -1,7 +1,7 @@
 # The front door. CMakeLists.txt is the build; this starts it, with what it needs installed where a target says so.
 
 .DEFAULT_GOAL := all
-.PHONY: all deps test coverage sim-proof demo bench fuzz install clean check-style help
+.PHONY: all deps test coverage sim sim-proof demo bench fuzz install clean check-style help
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
@@ -62,6 +62,14 @@ sim-proof:
 	@tools/deps.sh build test
 	@$(ALONE) tests/faults/run --jobs $(JOBS) $(PROOF)
 
+# SIM: options of the runner, such as --engine=poll.
+SEEDS ?= 1000
+SCENARIO ?= all
+sim: deps
+	$(CONFIGURE) -DBUILD_TESTING=ON
+	$(COMPILE) --target sim
+	@$(BUILD)/tests/sim $(SCENARIO) --seeds=$(SEEDS) $(SIM)
+
 demo:
 	@tools/deps.sh build
 	$(CONFIGURE) -DBUILD_TESTING=OFF
@@ -100,6 +108,7 @@ help:
 	@echo "make coverage          runs all tests and shows what they do not reach of src/; fails below 95 % of the lines"
 	@echo "                       or 85 % of the branches"
 	@echo "make sim-proof         shows how soon the simulation notices each known fault (PROOF='--only NAME')"
+	@echo "make sim               programs in simulated worlds (SEEDS=1000 SCENARIO=echo SIM='--help': see tests/sim)"
 	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
 	@echo "make fuzz SECONDS=60   fuzzes each target of fuzz/ for so long (TARGET=name: that one)"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"

@@ -1,0 +1,231 @@
+/* scenario_forward.c: portforward between clients and servers, either of which may be rude. The streams say themselves
+ * which they are, so that each end finds its other end, and what came out at one can be held against what went in at
+ * the other: all bytes before an end, an end only where there was one, and a reset never as one.
+ *
+ * The remote is an address or a name, answers late or not at all, refuses, or cannot be reached. */
+#include "../../portforward/forward.c"
+#include "../../portforward/pair.c"
+#include "program.h"
+
+enum {
+    PAIRS = 8
+};
+
+enum remote {
+    ADDRESS,
+    HOSTS_NAME,
+    SLOW_NAME,
+    SECOND_ADDRESS,
+    NO_NAME,
+    REFUSES,
+    UNREACHABLE,
+    SILENT
+};
+
+struct side {
+    struct peer peer;
+    struct side *from; /* whose bytes come */
+    unsigned char head[8];
+};
+
+struct state {
+    struct forward forward;
+    enum remote remote;
+    bool started;
+    struct peer listener;
+    struct side clients[PAIRS], servers[PAIRS];
+};
+
+static struct side *side_by_salt(struct state *state, uint64_t salt)
+{
+    for (int i = 0; i < PAIRS; i++) {
+        if (state->clients[i].peer.salt == salt)
+            return &state->clients[i];
+        if (state->servers[i].peer.salt == salt)
+            return &state->servers[i];
+    }
+    return NULL;
+}
+
+/* The first eight bytes are the salt of the stream. */
+static void learn(struct run *run, struct side *side, const unsigned char *data, size_t size)
+{
+    uint64_t at = side->peer.received, salt;
+
+    memcpy(side->head + at, data, size < 8 - at ? size : 8 - at);
+    if (at + size < 8)
+        return;
+    memcpy(&salt, side->head, 8);
+    side->from = side_by_salt(run->state, salt);
+    if (!oracle_that(run, side->from != NULL, "prefix", "%s gets a stream that nobody sent", side->peer.name))
+        return;
+    if (side->from->from == NULL)
+        side->from->from = side;
+    oracle_that(run, side->from->from == side, "prefix", "%s gets what was sent to another than %s", side->peer.name,
+                side->from->peer.name);
+}
+
+static void input(struct peer *peer, const unsigned char *data, size_t size)
+{
+    struct side *side = (struct side *)peer;
+    struct run *run = peer_run(peer);
+    uint64_t skip = 0;
+
+    if (peer->received < 8) {
+        skip = 8 - peer->received < size ? 8 - peer->received : size;
+        learn(run, side, data, size);
+    }
+    if (side->from != NULL && size > skip)
+        oracle_prefix(run, peer->name, side->from->peer.salt, peer->received + skip, data + skip, size - skip);
+}
+
+static const struct peer_class side_class = {.input = input};
+
+static void plan(struct run *run, struct peer *peer, size_t total)
+{
+    struct random *r = &run->random;
+    struct peer_plan *p = &peer->plan;
+
+    peer->class_ = &side_class;
+    peer->salt = random_word(r);
+    p->start = random_in(r, 0, 10 * ASYNCORE_SIM_MS);
+    p->total = random_chance(r, 60) ? total : random_chance(r, 20) ? 0 : random_scale(r, 8, 2 * total);
+    p->end = random_chance(r, 80) ? PEER_SHUTS : (enum peer_end)random_in(r, PEER_CLOSES, PEER_RESETS);
+    if (random_chance(r, 20))
+        p->send_piece = (size_t)random_scale(r, 64, PEER_BUFFER);
+    if (p->send_piece >= 256 && random_chance(r, 50))
+        p->send_pause = random_scale(r, 1000, 2 * ASYNCORE_SIM_MS);
+    if (random_chance(r, 20))
+        p->end_pause = random_scale(r, 1000, ASYNCORE_SIM_SECOND);
+    if (random_chance(r, 20))
+        p->read_start = random_in(r, 0, ASYNCORE_SIM_SECOND);
+    if (random_chance(r, 15)) {
+        p->read_piece = (size_t)random_scale(r, 512, PEER_BUFFER);
+        p->read_pause = random_scale(r, 1000, 2 * ASYNCORE_SIM_MS);
+    }
+    if (random_chance(r, 10)) {
+        p->enough = random_in(r, 1, total);
+        p->enough_end = (enum peer_end)random_in(r, PEER_CLOSES, PEER_RESETS);
+    }
+}
+
+static struct peer *accepted(struct peer *listener)
+{
+    struct state *state = listener->owner;
+
+    oracle_that(peer_run(listener), listener->accepts < PAIRS, "more", "more connections than clients");
+    return listener->accepts < PAIRS ? &state->servers[listener->accepts].peer : NULL;
+}
+
+static const char *draw_remote(struct run *run, struct state *state)
+{
+    struct random *r = &run->random;
+    uint64_t delay = random_scale(r, 1000, 20 * ASYNCORE_SIM_SECOND);
+    const char *server = asyncore_sim_address(run->world, "server", AF_INET);
+    struct asyncore_sim_link link = run->options.link;
+    char both[64];
+
+    state->remote = random_chance(r, 60) ? ADDRESS : (enum remote)random_in(r, HOSTS_NAME, SILENT);
+    if (state->remote == HOSTS_NAME)
+        return "server";
+    if (state->remote == SLOW_NAME || state->remote == NO_NAME)
+        asyncore_sim_set_name(run->world, "remote.test", state->remote == NO_NAME ? NULL : server, 60, delay,
+                              ASYNCORE_ENONAME);
+    if (state->remote == SECOND_ADDRESS) {
+        snprintf(both, sizeof both, "%s,%s", asyncore_sim_address(run->world, "other", AF_INET), server);
+        asyncore_sim_set_name(run->world, "remote.test", both, 60, delay, 0);
+    }
+    if (state->remote == UNREACHABLE || state->remote == SILENT) {
+        link.down = state->remote == SILENT ? -ETIMEDOUT : -EHOSTUNREACH;
+        asyncore_sim_set_link(run->world, "forward", "server", &link);
+    }
+    return state->remote == SLOW_NAME || state->remote == NO_NAME || state->remote == SECOND_ADDRESS ? "remote.test"
+                                                                                                     : server;
+}
+
+static int start(struct run *run)
+{
+    struct state *state = run->state = run_alloc(run, sizeof *state);
+    struct asyncore_map *map = run_map(run, "forward");
+    struct peer_host *servers = peer_host(run, "server"), *clients = peer_host(run, "client");
+    size_t total = random_chance(&run->random, 1) ? 1 << 20 : 64 << 10;
+    struct forward_options options = {"*", "8080", NULL, "80"};
+    char name[32];
+    int error;
+
+    options.remote_host = draw_remote(run, state);
+    error = map != NULL ? forward_start(&state->forward, map, &options) : -ENOMEM;
+    if (error < 0)
+        return error;
+    state->started = true;
+    run->connections = 2 * PAIRS;
+    for (int i = 0; i < PAIRS; i++) {
+        plan(run, &state->clients[i].peer, total);
+        plan(run, &state->servers[i].peer, total);
+        if (random_chance(&run->random, 30)) /* one that needs the client's end to go on */
+            state->servers[i].peer.plan.end = PEER_WAITS;
+        snprintf(name, sizeof name, "client %d", i);
+        peer_connect(&state->clients[i].peer, clients, name, asyncore_sim_address(run->world, "forward", AF_INET),
+                     8080);
+    }
+    state->listener.owner = state;
+    if (state->remote != REFUSES)
+        peer_listen(&state->listener, servers, 80, accepted);
+    return 0;
+}
+
+static void finish(struct run *run)
+{
+    struct state *state = run->state;
+
+    oracle_that(run, state->forward.pairs == NULL, "stuck", "a pair is left in the forwarder");
+    oracle_listens(run, &state->forward.listener);
+    forward_stop(&state->forward);
+    peer_close_listener(&state->listener);
+}
+
+static bool polite(const struct side *side)
+{
+    return side->peer.plan.end <= PEER_WAITS && side->peer.plan.enough == 0;
+}
+
+static void check_side(struct run *run, const struct side *side)
+{
+    const struct peer *peer = &side->peer, *from = side->from != NULL ? &side->from->peer : NULL;
+
+    if (peer->state == PEER_PLANNED)
+        return;
+    oracle_done(run, peer->name, peer->state == PEER_DONE);
+    if (from == NULL)
+        return;
+    oracle_no_more(run, peer->name, from->sent, peer->received);
+    if (peer->got_end && !run_scripted(run, ASYNCORE_SIM_SETSOCKOPT)) /* which is how a close becomes a reset */
+        oracle_end(run, peer->name, from->sent_end, from->sent, peer->received);
+    if (run->hard || !polite(side) || !polite(side->from))
+        return;
+    oracle_clean(run, peer->name, peer->error);
+    oracle_complete(run, peer->name, from->plan.total, peer->received);
+    oracle_that(run, peer->got_end, "end", "%s got no end of stream", peer->name);
+}
+
+static void check(struct run *run)
+{
+    struct state *state = run->state;
+    bool refused = state->remote >= NO_NAME;
+
+    for (int i = 0; i < PAIRS; i++) {
+        const struct side *client = &state->clients[i];
+        check_side(run, client);
+        check_side(run, &state->servers[i]);
+        oracle_that(run, !refused || !client->peer.got_end, "end", "%s got an end of stream, and there is no remote",
+                    client->peer.name);
+        oracle_that(run, !refused || !polite(client) || client->peer.error != 0, "end",
+                    "%s was not told that there is no remote", client->peer.name);
+        if (!refused && !run->hard && polite(client))
+            oracle_that(run, client->peer.got_end || client->from == NULL || !polite(client->from), "end",
+                        "%s got neither an end nor a reset", client->peer.name);
+    }
+}
+
+const struct scenario scenario_forward = {
+    .name = "forward", .separate = true, .in_pairs = true, .start = start, .finish = finish, .check = check};
