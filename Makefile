@@ -50,7 +50,8 @@ deps:
 test: deps
 	$(CONFIGURE) -DBUILD_TESTING=ON
 	$(COMPILE)
-	@cd $(BUILD) && $(ALONE) ctest --output-on-failure --no-tests=error -j $(JOBS) $(CTEST_FLAGS)
+	@cd $(BUILD) && $(ALONE) ctest --output-on-failure --no-tests=error -j $(JOBS) $(CTEST_FLAGS) \
+		$(if $(TESTS),-R '$(TESTS)')
 
 # The counters of an earlier run would be added to.
 coverage:
@@ -105,6 +106,7 @@ help:
 	@echo "make test              installs what is missing, builds, runs all tests"
 	@echo "make test SANITIZE=address,undefined    the same under sanitizers (also SANITIZE=thread)"
 	@echo "make test VALGRIND=1   the unit tests under valgrind"
+	@echo "make test TESTS=chat   those whose names match (ctest -R), in any of these ways"
 	@echo "make coverage          runs all tests and shows what they do not reach of src/; fails below 95 % of the lines"
 	@echo "                       or 85 % of the branches"
 	@echo "make sim-proof         shows how soon the simulation notices each known fault (PROOF='--only NAME')"
