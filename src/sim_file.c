@@ -169,6 +169,19 @@ static ssize_t no_write(struct sim_file *file, const void *data, size_t size)
     return -EINVAL;
 }
 
+/* Not opened for that. */
+static ssize_t bad_read(struct sim_file *file, void *data, size_t size)
+{
+    (void)file, (void)data, (void)size;
+    return -EBADF;
+}
+
+static ssize_t bad_write(struct sim_file *file, const void *data, size_t size)
+{
+    (void)file, (void)data, (void)size;
+    return -EBADF;
+}
+
 /* -- Pipes: two files and what is between them (pipe(7)) -- */
 
 struct pipe_end {
@@ -234,8 +247,8 @@ static void pipe_close(struct sim_file *file)
     free(end);
 }
 
-static const struct sim_kind pipe_reader = {"pipe", pipe_reader_ready, pipe_read, no_write, pipe_close};
-static const struct sim_kind pipe_writer = {"pipe", pipe_writer_ready, no_read, pipe_write, pipe_close};
+static const struct sim_kind pipe_reader = {"pipe", pipe_reader_ready, pipe_read, bad_write, pipe_close};
+static const struct sim_kind pipe_writer = {"pipe", pipe_writer_ready, bad_read, pipe_write, pipe_close};
 
 int sim_pipe(struct sim_host *host, int fds[2])
 {
@@ -274,13 +287,13 @@ struct counter {
 
 static unsigned counter_ready(struct sim_file *file)
 {
-    return ((struct counter *)file)->count != 0 ? POLLIN | POLLRDNORM : 0;
+    return ((struct counter *)file)->count != 0 ? POLLIN : 0;
 }
 
 static unsigned event_ready(struct sim_file *file)
 {
     struct counter *counter = (struct counter *)file;
-    return counter_ready(file) | (counter->count < UINT64_MAX - 1 ? POLLOUT | POLLWRNORM : 0);
+    return counter_ready(file) | (counter->count < UINT64_MAX - 1 ? POLLOUT : 0);
 }
 
 static ssize_t counter_read(struct sim_file *file, void *data, size_t size)
@@ -497,6 +510,44 @@ static int item_add(struct set *set, struct sim_file *file, const struct epoll_e
     return 0;
 }
 
+/* Sets within sets: a circle would stir itself for ever, and Linux has no more than five, one in the other. */
+#define SETS_DEEP 5
+
+static bool reaches(struct sim_file *file, const struct sim_file *target)
+{
+    struct set *set = (struct set *)file;
+    if (file == target)
+        return true;
+    for (link_t *link = set->items.next; link != &set->items; link = link->next) {
+        struct sim_file *inner = owner_of(link, struct sim_item, of_set)->file;
+        if (inner->kind == &set_kind && reaches(inner, target))
+            return true;
+    }
+    return false;
+}
+
+static int sets_below(struct sim_file *file)
+{
+    struct set *set = (struct set *)file;
+    int most = 0;
+    for (link_t *link = set->items.next; link != &set->items; link = link->next) {
+        struct sim_file *inner = owner_of(link, struct sim_item, of_set)->file;
+        int deep = inner->kind == &set_kind ? 1 + sets_below(inner) : 0;
+        most = deep > most ? deep : most;
+    }
+    return most;
+}
+
+static int sets_above(const struct sim_file *file)
+{
+    int most = 0;
+    for (const link_t *link = file->items.next; link != &file->items; link = link->next) {
+        int high = 1 + sets_above(owner_of(link, struct sim_item, of_file)->set);
+        most = high > most ? high : most;
+    }
+    return most;
+}
+
 int sim_epoll_ctl(struct sim_file *file, int op, int fd, struct epoll_event *event)
 {
     struct set *set = (struct set *)file;
@@ -506,8 +557,14 @@ int sim_epoll_ctl(struct sim_file *file, int op, int fd, struct epoll_event *eve
     if (file->kind != &set_kind || target == file)
         return -EINVAL;
     struct sim_item *item = item_find(set, target);
-    if (op == EPOLL_CTL_ADD)
+    if (op == EPOLL_CTL_ADD) {
+        if (target->kind == &set_kind &&
+            (reaches(target, file) || sets_below(target) + sets_above(file) + 1 >= SETS_DEEP))
+            return -ELOOP;
         return item != NULL ? -EEXIST : item_add(set, target, event);
+    }
+    if (op != EPOLL_CTL_MOD && op != EPOLL_CTL_DEL)
+        return -EINVAL;
     if (item == NULL)
         return -ENOENT;
     if (op == EPOLL_CTL_DEL) {
