@@ -8,6 +8,7 @@
 
 #define OVERHEAD   512   /* what the kernel's bookkeeping of a packet takes of the buffer */
 #define UDP_MOST   65507 /* of 65,535 that IP can say */
+#define UDP6_MOST  65527 /* there they are without IP's own header */
 #define UNIX_QUEUE 11    /* net.unix.max_dgram_qlen is 10, and one more fits */
 
 struct packet {
@@ -44,7 +45,7 @@ static void refused_event(struct asyncore_sim *world, void *object, uint64_t arg
 
 static void deliver(struct packet *packet, struct sim_socket *to)
 {
-    if (to->shut_read || to->queued + packet->size + OVERHEAD > to->receive_limit) {
+    if (to->queued + packet->size + OVERHEAD > to->receive_limit) {
         free(packet);
         return;
     }
@@ -111,23 +112,51 @@ static void travel(struct sim_socket *socket, struct packet *packet)
     sim_event_add(world, time, arrive, packet, 0);
 }
 
-static int udp_send(struct sim_socket *socket, const void *data, size_t size, const struct sim_address *to)
+/* What a socket that is struck or shut says before anything leaves. */
+static int send_blocked(struct sim_socket *socket)
 {
-    struct sim_host *here = socket->file.host, *there = sim_route_to(here, to);
-    if (size > UDP_MOST)
-        return -EMSGSIZE;
-    int result = socket->local.length == 0 ? sim_bind_any(socket, NULL) : 0;
+    if (socket->error != 0)
+        return sim_take_error(socket);
+    return socket->shut_write ? -EPIPE : 0;
+}
+
+static int udp_target(struct sim_socket *socket, const struct sockaddr *address, socklen_t length,
+                      struct sim_address *to)
+{
+    bool unspecified = address != NULL && socket->family == AF_INET6 && length >= sizeof(sa_family_t) &&
+                       address->sa_family == AF_UNSPEC;
+    if (address == NULL || unspecified) {
+        *to = socket->peer;
+        return to->length == 0 ? -EDESTADDRREQ : 0;
+    }
+    int result = sim_address_in(socket, address, length, SIM_SEND, to);
+    return result == 0 && to->in.sin_port == 0 ? -EINVAL : result; /* at the same place in sockaddr_in6 */
+}
+
+static int udp_send(struct sim_socket *socket, const void *data, size_t size, const struct sockaddr *address,
+                    socklen_t length)
+{
+    struct sim_address to = {.length = 0};
+    int result = socket->local.length == 0 || socket->released ? sim_bind_any(socket, NULL) : 0;
+    if (result == 0 && size > 65535)
+        result = -EMSGSIZE;
+    if (result == 0)
+        result = udp_target(socket, address, length, &to);
+    if (result == 0 && size > (to.storage.ss_family == AF_INET ? UDP_MOST : UDP6_MOST))
+        result = -EMSGSIZE;
+    if (result == 0)
+        result = send_blocked(socket);
     if (result < 0)
         return result;
-    struct packet *packet = packet_new(socket, there, to, data, size);
+    sim_toward(socket, &to);
+    struct sim_host *here = socket->file.host, *there = sim_route_to(here, &to);
+    struct packet *packet = packet_new(socket, there, &to, data, size);
     if (packet == NULL)
         return -ENOBUFS;
-    struct sim_socket from = {.file.host = here, .local = socket->local};
-    sim_bind_any(&from, to); /* the address that it leaves from */
-    packet->from = from.local;
+    packet->from = sim_source(socket, &to);
     struct packet *copy = NULL;
     if (there != NULL && there != here && strikes(here->world, sim_link(here, there)->copy))
-        copy = packet_new(socket, there, to, data, size);
+        copy = packet_new(socket, there, &to, data, size);
     if (copy != NULL)
         copy->from = packet->from;
     if (there == NULL)
@@ -141,29 +170,88 @@ static int udp_send(struct sim_socket *socket, const void *data, size_t size, co
     return 0;
 }
 
-static int unix_send(struct sim_socket *socket, const void *data, size_t size, const struct sim_address *to)
+/* -- Unix -- */
+
+static struct sim_socket *by_number(struct sim_host *host, uint32_t number)
 {
-    struct sim_host *host = socket->file.host;
-    const char *path = to->un.sun_path;
-    struct sim_socket *target = sim_socket_at(host, SOCK_DGRAM, to, &socket->local);
-    unsigned waiting = 0;
-    if (target == NULL) {
-        for (link_t *link = host->paths.next; *path != '\0' && link != &host->paths; link = link->next)
-            if (strcmp(owner_of(link, struct sim_path, link)->address.sun_path, path) == 0)
-                return -ECONNREFUSED;
-        return *path != '\0' ? -ENOENT : -ECONNREFUSED;
+    for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next)
+        if (owner_of(link, struct sim_socket, link)->file.number == number)
+            return owner_of(link, struct sim_socket, link);
+    return NULL;
+}
+
+static struct sim_socket *unix_peer(struct sim_socket *socket)
+{
+    return socket->peer.length != 0 ? by_number(socket->file.host, socket->peer_number) : NULL;
+}
+
+static void packets_drop(struct sim_socket *socket)
+{
+    while (!list_empty(&socket->packets)) {
+        struct packet *packet = owner_of(socket->packets.next, struct packet, link);
+        list_unlink(&packet->link);
+        free(packet);
     }
-    if (target->peer.length != 0 && !sim_address_equal(&target->peer, &socket->local))
+    socket->queued = 0;
+}
+
+/* What came so far is lost, and if that was anything the one that it was connected to is told. */
+static void unix_disconnect(struct sim_socket *socket)
+{
+    struct sim_socket *old = unix_peer(socket);
+    bool was_connected = socket->peer.length != 0;
+    socket->peer.length = 0;
+    if (!was_connected || list_empty(&socket->packets))
+        return;
+    packets_drop(socket);
+    if (old != NULL && old->peer.length != 0 && old->peer_number == socket->file.number) {
+        old->error = ECONNRESET;
+        sim_stir(&old->file);
+    }
+}
+
+static bool may_send(const struct sim_socket *socket, const struct sim_socket *target)
+{
+    return target->peer.length == 0 || target->peer_number == socket->file.number;
+}
+
+static bool is_full(const struct sim_socket *target)
+{
+    unsigned waiting = 0;
+    for (const link_t *link = target->packets.next; link != &target->packets; link = link->next)
+        waiting++;
+    return waiting >= UNIX_QUEUE;
+}
+
+static int unix_send(struct sim_socket *socket, const void *data, size_t size, const struct sockaddr *address,
+                     socklen_t length)
+{
+    struct sim_address to = {.length = 0};
+    struct sim_socket *target = unix_peer(socket);
+    int result = address != NULL ? sim_address_in(socket, address, length, SIM_SEND, &to) : 0;
+    if (result == 0 && size > socket->send_limit - 32)
+        result = -EMSGSIZE;
+    if (result == 0)
+        result = send_blocked(socket);
+    if (result == 0 && address == NULL && socket->peer.length == 0)
+        result = -ENOTCONN;
+    if (result == 0 && address != NULL)
+        result = sim_unix_find(socket->file.host, SOCK_DGRAM, &to, &target);
+    if (result < 0)
+        return result;
+    if (target == NULL) { /* closed meanwhile: so is the connection */
+        socket->peer.length = 0;
+        packets_drop(socket);
+        return -ECONNREFUSED;
+    }
+    if (!may_send(socket, target))
         return -EPERM;
-    if (size > socket->send_limit - 32)
-        return -EMSGSIZE;
     if (target->shut_read)
         return -EPIPE;
-    for (link_t *link = target->packets.next; link != &target->packets; link = link->next)
-        waiting++;
-    if (waiting >= UNIX_QUEUE)
+    bool mutual = target->peer.length != 0; /* as may_send() has it: with this socket */
+    if (!mutual && is_full(target))
         return -EAGAIN;
-    struct packet *packet = packet_new(socket, host, to, data, size);
+    struct packet *packet = packet_new(socket, socket->file.host, &target->local, data, size);
     if (packet == NULL)
         return -ENOBUFS;
     list_append(&target->packets, &packet->link);
@@ -172,22 +260,37 @@ static int unix_send(struct sim_socket *socket, const void *data, size_t size, c
     return 0;
 }
 
-ssize_t sim_dgram_send(struct sim_socket *socket, const void *data, size_t size, const struct sim_address *to)
+static int unix_connect(struct sim_socket *socket, const struct sockaddr *address, socklen_t length)
 {
-    bool is_unix = socket->family == AF_UNIX;
-    if (to == NULL && socket->peer.length == 0)
-        return is_unix ? -ENOTCONN : -EDESTADDRREQ;
-    if (to != NULL && socket->peer.length != 0 && is_unix)
-        return -EISCONN;
-    if (!is_unix && size > UDP_MOST)
-        return -EMSGSIZE;
-    if (socket->error != 0)
-        return sim_take_error(socket);
-    if (socket->shut_write)
-        return -EPIPE;
-    if (to == NULL)
-        to = &socket->peer;
-    int result = is_unix ? unix_send(socket, data, size, to) : udp_send(socket, data, size, to);
+    struct sim_address to = {.length = 0};
+    struct sim_socket *target = NULL;
+    int result = 0;
+    if (length < sizeof(sa_family_t))
+        return -EINVAL;
+    if (address->sa_family != AF_UNSPEC) {
+        result = sim_address_in(socket, address, length, SIM_CONNECT, &to);
+        if (result == 0)
+            result = sim_unix_find(socket->file.host, SOCK_DGRAM, &to, &target);
+        if (result == 0 && !may_send(socket, target))
+            result = -EPERM;
+    }
+    if (result < 0)
+        return result;
+    if (target == NULL || target != unix_peer(socket))
+        unix_disconnect(socket);
+    socket->peer = to;
+    socket->peer_number = target != NULL ? target->file.number : 0;
+    sim_stir(&socket->file);
+    return 0;
+}
+
+/* -- Both -- */
+
+ssize_t sim_dgram_send(struct sim_socket *socket, const void *data, size_t size, const struct sockaddr *address,
+                       socklen_t length)
+{
+    int result = socket->family == AF_UNIX ? unix_send(socket, data, size, address, length)
+                                           : udp_send(socket, data, size, address, length);
     return result < 0 ? result : (ssize_t)size;
 }
 
@@ -196,78 +299,88 @@ ssize_t sim_dgram_recv(struct sim_socket *socket, void *data, size_t size, int f
     if (socket->error != 0)
         return sim_take_error(socket);
     if (list_empty(&socket->packets))
-        return socket->shut_read ? 0 : -EAGAIN;
+        return -EAGAIN; /* after shutdown(2), too, where no call may wait */
     struct packet *packet = owner_of(socket->packets.next, struct packet, link);
-    size_t n = packet->size < size ? packet->size : size;
+    size_t n = packet->size < size ? packet->size : size, whole = packet->size;
     if (n != 0)
         memcpy(data, packet->data, n);
     if (from != NULL)
         *from = packet->from;
+    if (from != NULL && socket->family == AF_UNIX && from->length == 0 && sender_of(packet) != NULL)
+        *from = sender_of(packet)->local; /* it may have got a name since */
     if (!(flags & MSG_PEEK)) {
         list_unlink(&packet->link);
         socket->queued -= packet->size + OVERHEAD;
         free(packet);
     }
-    return (ssize_t)n;
+    return (ssize_t)(flags & MSG_TRUNC ? whole : n);
 }
 
-int sim_dgram_connect(struct sim_socket *socket, const struct sim_address *to)
+int sim_dgram_connect(struct sim_socket *socket, const struct sockaddr *address, socklen_t length)
 {
-    if (socket->family == AF_UNIX) {
-        struct sim_socket *target = sim_socket_at(socket->file.host, SOCK_DGRAM, to, &socket->local);
-        if (target == NULL)
-            return to->un.sun_path[0] != '\0' ? -ENOENT : -ECONNREFUSED;
-    } else {
-        int result = sim_bind_any(socket, to);
-        if (result < 0)
-            return result;
+    struct sim_address to = {.length = 0};
+    if (socket->family == AF_UNIX)
+        return unix_connect(socket, address, length);
+    if (length < sizeof(sa_family_t))
+        return -EINVAL;
+    if (address->sa_family == AF_UNSPEC) {
+        socket->peer.length = 0;
+        sim_unbind(socket, true);
+        return 0;
     }
-    socket->peer = *to;
-    return 0;
+    int result = sim_address_in(socket, address, length, SIM_CONNECT, &to);
+    if (result < 0) /* which is found after it got its port */
+        sim_bind_any(socket, NULL);
+    if (result < 0)
+        return result;
+    sim_toward(socket, &to);
+    result = sim_bind_any(socket, &to);
+    if (result == 0)
+        socket->peer = to;
+    return result;
 }
 
 int sim_dgram_shutdown(struct sim_socket *socket, int how)
 {
-    bool connected = socket->peer.length != 0;
+    bool fails = socket->family != AF_UNIX && socket->peer.length == 0;
     if (how < SHUT_RD || how > SHUT_RDWR)
         return -EINVAL;
-    if (socket->family != AF_UNIX || connected) {
-        socket->shut_read |= how != SHUT_WR;
-        socket->shut_write |= how != SHUT_RD;
-        sim_stir(&socket->file);
-    }
-    return connected ? 0 : -ENOTCONN;
+    socket->shut_read |= how != SHUT_WR; /* also where it fails */
+    socket->shut_write |= how != SHUT_RD;
+    sim_stir(&socket->file);
+    return fails ? -ENOTCONN : 0;
 }
 
 static unsigned dgram_ready(struct sim_file *file)
 {
     struct sim_socket *socket = (struct sim_socket *)file;
+    struct sim_socket *peer = socket->family == AF_UNIX ? unix_peer(socket) : NULL;
     unsigned bits = socket->error != 0 ? POLLERR : 0;
     if (!list_empty(&socket->packets))
         bits |= POLLIN | POLLRDNORM;
     if (socket->shut_read)
         bits |= POLLIN | POLLRDNORM | POLLRDHUP | (socket->shut_write ? POLLHUP : 0);
+    if (peer != NULL && peer->peer.length == 0 && is_full(peer))
+        return bits;
     return bits | POLLOUT | POLLWRNORM | POLLWRBAND;
 }
 
 static ssize_t dgram_read(struct sim_file *file, void *data, size_t size)
 {
+    if (size == 0) /* read(2) of a socket, unlike recv(2), looks no further */
+        return 0;
     return sim_dgram_recv((struct sim_socket *)file, data, size, 0, NULL);
 }
 
 static ssize_t dgram_write(struct sim_file *file, const void *data, size_t size)
 {
-    return sim_dgram_send((struct sim_socket *)file, data, size, NULL);
+    return sim_dgram_send((struct sim_socket *)file, data, size, NULL, 0);
 }
 
 static void dgram_close(struct sim_file *file)
 {
     struct sim_socket *socket = (struct sim_socket *)file;
-    while (!list_empty(&socket->packets)) {
-        struct packet *packet = owner_of(socket->packets.next, struct packet, link);
-        list_unlink(&packet->link);
-        free(packet);
-    }
+    packets_drop(socket);
     sim_socket_free(socket);
 }
 

@@ -200,15 +200,13 @@ static int sim_os_accept(int fd, struct sockaddr *address, socklen_t *length, st
 static int sim_os_connect(int fd, const struct sockaddr *address, socklen_t length, struct os *os)
 {
     struct sim_host *host = host_of(os);
-    struct sim_address to;
     int result = sim_enter(host, ASYNCORE_SIM_CONNECT);
     struct sim_socket *socket = socket_of(host, fd, &result);
     if (result == 0 && sim_fault(host, &socket->file, ASYNCORE_SIM_ENOBUFS))
         result = -ENOBUFS;
     if (result == 0)
-        result = sim_address_in(socket, address, length, &to);
-    if (result == 0)
-        result = socket->type == SOCK_STREAM ? sim_stream_connect(socket, &to) : sim_dgram_connect(socket, &to);
+        result = socket->type == SOCK_STREAM ? sim_stream_connect(socket, address, length)
+                                             : sim_dgram_connect(socket, address, length);
     if (result == -EINPROGRESS && sim_fault(host, &socket->file, ASYNCORE_SIM_EINTR))
         result = -EINTR; /* and goes on (connect(2)) */
     sim_trace(host, "#%u connect = %d", number_of(socket), result);
@@ -317,7 +315,7 @@ static ssize_t sim_os_send(int fd, const void *data, size_t size, int flags, str
     if (error == 0 && stream)
         n = sim_stream_send(socket, data, shortened(host, &socket->file, size));
     else if (error == 0)
-        n = sim_dgram_send(socket, data, size, NULL);
+        n = sim_dgram_send(socket, data, size, NULL, 0);
     sim_trace(host, "#%u send %zu = %zd", number_of(socket), size, n);
     return n;
 }
@@ -332,9 +330,14 @@ static ssize_t sim_os_recvfrom(int fd, void *data, size_t size, int flags, struc
     if (error == 0)
         error = bytes_struck(host, &socket->file, -ENOMEM);
     ssize_t n = error;
-    if (error == 0 && socket->type == SOCK_STREAM)
-        n = sim_stream_recv(socket, data, size, flags);
-    else if (error == 0)
+    if (error == 0 && socket->type == SOCK_STREAM) {
+        char any;
+        n = size == 0 ? sim_stream_recv(socket, &any, 1, MSG_PEEK) : sim_stream_recv(socket, data, size, flags);
+        if (n > 0 && socket->family == AF_UNIX) /* TCP does not say who sent it */
+            from = socket->peer;
+        n = size == 0 && n > 0 ? 0 : n;
+    }
+    if (error == 0 && socket->type != SOCK_STREAM)
         n = sim_dgram_recv(socket, data, size, flags, &from);
     if (n >= 0) {
         struct sim_address shown = sim_shown(&from, socket->family);
@@ -348,19 +351,20 @@ static ssize_t sim_os_sendto(int fd, const void *data, size_t size, int flags, c
                              socklen_t length, struct os *os)
 {
     struct sim_host *host = host_of(os);
-    struct sim_address to;
     int error = sim_enter(host, ASYNCORE_SIM_SENDTO);
     struct sim_socket *socket = socket_of(host, fd, &error);
     (void)flags;
     if (error == 0)
         error = bytes_struck(host, &socket->file, -ENOBUFS);
-    if (error == 0 && address != NULL && socket->type == SOCK_DGRAM)
-        error = sim_address_in(socket, address, length, &to);
+    if (address == NULL || length == 0)
+        address = NULL;
+    if (error == 0 && address != NULL && socket->type == SOCK_STREAM && socket->family == AF_UNIX)
+        error = socket->state == STATE_CONNECTED ? -EISCONN : -EOPNOTSUPP; /* TCP takes no notice */
     ssize_t n = error;
     if (error == 0 && socket->type == SOCK_STREAM)
         n = sim_stream_send(socket, data, size);
     else if (error == 0)
-        n = sim_dgram_send(socket, data, size, address != NULL ? &to : NULL);
+        n = sim_dgram_send(socket, data, size, address, length);
     sim_trace(host, "#%u sendto %zu = %zd", number_of(socket), size, n);
     return n;
 }
@@ -427,6 +431,8 @@ static int sim_os_get_flags(int fd, struct os *os)
     return error != 0 ? error : file == NULL ? -EBADF : file->flags;
 }
 
+#define SETTABLE (O_APPEND | O_ASYNC | O_NONBLOCK) /* fcntl(2): the others it ignores */
+
 static int sim_os_set_flags(int fd, int flags, struct os *os)
 {
     struct sim_host *host = host_of(os);
@@ -435,7 +441,7 @@ static int sim_os_set_flags(int fd, int flags, struct os *os)
     if (error == 0 && file == NULL)
         error = -EBADF;
     if (error == 0)
-        file->flags = (file->flags & O_ACCMODE) | (flags & ~O_ACCMODE);
+        file->flags = (file->flags & ~SETTABLE) | (flags & SETTABLE);
     return error;
 }
 
@@ -592,6 +598,8 @@ static int select_ready(void *arg)
 static int sim_os_select(int count, fd_set *reads, fd_set *writes, fd_set *excepts, int timeout, struct os *os)
 {
     struct wait wait = {.host = host_of(os), .sets = {reads, writes, excepts}, .count = (nfds_t)count};
+    if (count < 0)
+        return -EINVAL;
     int result = waited(wait.host, ASYNCORE_SIM_SELECT, &wait, timeout, select_ready);
     for (int i = 0; i < 3 && result == 0; i++)
         if (wait.sets[i] != NULL)

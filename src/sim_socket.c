@@ -3,8 +3,10 @@
 #include "sim_socket.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,10 +58,15 @@ static void port_set(struct sim_address *address, uint16_t port)
     address->in.sin_port = htons(port);
 }
 
+static bool is_any4(const struct sim_address *address)
+{
+    return address->in.sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
 static bool is_any(const struct sim_address *address)
 {
     if (address->storage.ss_family == AF_INET)
-        return address->in.sin_addr.s_addr == htonl(INADDR_ANY);
+        return is_any4(address);
     return IN6_IS_ADDR_UNSPECIFIED(&address->in6.sin6_addr);
 }
 
@@ -88,24 +95,71 @@ bool sim_address_equal(const struct sim_address *a, const struct sim_address *b)
     return port_of(a) == port_of(b) && same_host_part(a, b);
 }
 
-int sim_address_in(const struct sim_socket *socket, const struct sockaddr *address, socklen_t length,
-                   struct sim_address *ret)
+/* A path ends at its first zero, and has one; all of an abstract name counts. */
+static void unix_trim(struct sim_address *address)
 {
+    const struct sockaddr_un *un = &address->un;
+    const size_t base = offsetof(struct sockaddr_un, sun_path);
+    if (address->length > base && un->sun_path[0] != '\0')
+        address->length = (socklen_t)(base + strnlen(un->sun_path, sizeof un->sun_path) + 1);
+}
+
+static int unix_in(const struct sockaddr *address, socklen_t length, struct sim_address *ret)
+{
+    if (length <= sizeof(sa_family_t) || length > sizeof(struct sockaddr_un) || address->sa_family != AF_UNIX)
+        return -EINVAL;
+    *ret = sim_plain(address, length);
+    unix_trim(ret);
+    return 0;
+}
+
+/* An IPv4 address for an IPv6 socket, as UDP allows it. */
+static int inet_for_inet6(const struct sim_socket *socket, const struct sockaddr *address, socklen_t length,
+                          enum sim_purpose purpose, struct sim_address *ret)
+{
+    if (socket->v6only)
+        return purpose == SIM_CONNECT ? -EAFNOSUPPORT : -ENETUNREACH;
+    if (length < sizeof(struct sockaddr_in))
+        return -EINVAL;
+    *ret = sim_plain(address, sizeof(struct sockaddr_in));
+    return 0;
+}
+
+/* What is wrong with an address, in the order in which Linux finds it. */
+int sim_address_in(const struct sim_socket *socket, const struct sockaddr *address, socklen_t length,
+                   enum sim_purpose purpose, struct sim_address *ret)
+{
+    const bool six = socket->family == AF_INET6;
+    const socklen_t need = six ? 24 : sizeof(struct sockaddr_in); /* RFC 2133 had no scope yet */
     if (length < sizeof(sa_family_t) || length > sizeof ret->storage)
         return -EINVAL;
+    if (socket->family == AF_UNIX)
+        return unix_in(address, length, ret);
     int family = address->sa_family;
-    size_t need = family == AF_INET ? sizeof(struct sockaddr_in) : family == AF_INET6 ? sizeof(struct sockaddr_in6) : 0;
-    if (socket->family == AF_UNIX && family != AF_UNIX)
+    if (six && socket->type == SOCK_DGRAM && family == AF_INET && purpose != SIM_BIND)
+        return inet_for_inet6(socket, address, length, purpose, ret);
+    if (six && purpose == SIM_SEND && family != AF_INET6)
         return -EINVAL;
-    if (socket->family == AF_UNIX && (length > sizeof(struct sockaddr_un) || length <= sizeof(sa_family_t)))
-        return -EINVAL;
-    if (socket->family != AF_UNIX && family != socket->family)
-        return -EAFNOSUPPORT;
     if (length < need)
         return -EINVAL;
-    *ret = sim_plain(address, family == AF_UNIX ? length : (socklen_t)need);
-    if (socket->v6only && socket->family == AF_INET6 && ret->storage.ss_family == AF_INET)
-        return -ENETUNREACH;
+    struct sim_address whole = {.length = six ? sizeof(struct sockaddr_in6) : need};
+    memcpy(&whole.storage, address, length < whole.length ? length : whole.length);
+    bool unspecified = family == AF_UNSPEC && !six && (purpose == SIM_SEND || (purpose == SIM_BIND && is_any4(&whole)));
+    if (unspecified)
+        family = whole.in.sin_family = AF_INET;
+    if (family != socket->family)
+        return -EAFNOSUPPORT;
+    *ret = sim_plain((const struct sockaddr *)&whole.storage, whole.length);
+    bool mapped_source = six && socket->local.length != 0 && socket->local.storage.ss_family == AF_INET;
+    if (purpose != SIM_BIND && mapped_source && ret->storage.ss_family == AF_INET6) {
+        if (!is_any(ret))
+            return -EAFNOSUPPORT;
+        struct sim_address any = {.in = {.sin_family = AF_INET, .sin_port = ret->in6.sin6_port},
+                                  .length = sizeof any.in};
+        *ret = any;
+    }
+    if (socket->v6only && six && ret->storage.ss_family == AF_INET)
+        return purpose == SIM_BIND ? -EINVAL : -ENETUNREACH;
     return 0;
 }
 
@@ -130,15 +184,36 @@ static int serves(const struct sim_socket *socket, const struct sim_address *to)
     return same_host_part(local, to) ? 3 : 0;
 }
 
-static struct sim_socket *unix_at(struct sim_host *host, int type, const struct sim_address *to)
+static struct sim_path *path_find(struct sim_host *host, const struct sim_address *address)
 {
-    for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
-        struct sim_socket *s = owner_of(link, struct sim_socket, link);
-        bool receives = s->listener == NULL && (s->type == SOCK_DGRAM || s->state == STATE_LISTENING);
-        if (s->family == AF_UNIX && s->type == type && receives && sim_address_equal(&s->local, to))
-            return s;
+    for (link_t *link = host->paths.next; link != &host->paths; link = link->next) {
+        struct sim_path *path = owner_of(link, struct sim_path, link);
+        if (path->length == address->length && memcmp(&path->address, &address->un, path->length) == 0)
+            return path;
     }
     return NULL;
+}
+
+/* Whom a Unix address means: abstract names are each type's own, a path has one socket. */
+int sim_unix_find(struct sim_host *host, int type, const struct sim_address *to, struct sim_socket **ret)
+{
+    if (to->un.sun_path[0] == '\0') {
+        for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
+            struct sim_socket *s = owner_of(link, struct sim_socket, link);
+            if (s->listener == NULL && !s->accepted && s->type == type && sim_address_equal(&s->local, to)) {
+                *ret = s;
+                return 0;
+            }
+        }
+        return -ECONNREFUSED;
+    }
+    struct sim_path *path = path_find(host, to);
+    if (path == NULL)
+        return -ENOENT;
+    if (path->socket == NULL)
+        return -ECONNREFUSED;
+    *ret = path->socket;
+    return path->socket->type == type ? 0 : -EPROTOTYPE;
 }
 
 /* Among equals, those of SO_REUSEPORT, the sender's address decides. */
@@ -148,8 +223,6 @@ struct sim_socket *sim_socket_at(struct sim_host *host, int type, const struct s
     struct sim_socket *best = NULL;
     int best_score = 0;
     unsigned equals = 0;
-    if (to->storage.ss_family == AF_UNIX)
-        return unix_at(host, type, to);
     for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
         struct sim_socket *s = owner_of(link, struct sim_socket, link);
         if (s->family == AF_UNIX || s->type != type || s->file.fd < 0 ||
@@ -177,7 +250,7 @@ static bool overlap(const struct sim_socket *a, const struct sim_address *addres
     if (address->storage.ss_family == b->storage.ss_family)
         return any_a || any_b || same_host_part(address, b);
     /* One is IPv6: it has IPv4's ports too if it is any address, and not IPv6 only. */
-    return address->storage.ss_family == AF_INET6 ? any_a && !v6only : any_b && !a->v6only;
+    return address->storage.ss_family == AF_INET6 ? any_a && !v6only : (any_a || any_b) && !a->v6only;
 }
 
 static bool taken(struct sim_socket *socket, const struct sim_address *address)
@@ -185,7 +258,7 @@ static bool taken(struct sim_socket *socket, const struct sim_address *address)
     struct sim_host *host = socket->file.host;
     for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
         struct sim_socket *s = owner_of(link, struct sim_socket, link);
-        if (s == socket || s->family == AF_UNIX || s->type != socket->type || s->local.length == 0 ||
+        if (s == socket || s->released || s->family == AF_UNIX || s->type != socket->type || s->local.length == 0 ||
             port_of(&s->local) != port_of(address) || !overlap(s, address, socket->v6only))
             continue;
         if (s->reuse_port && socket->reuse_port)
@@ -209,25 +282,43 @@ static int pick_port(struct sim_socket *socket, struct sim_address *address)
     return -EADDRINUSE;
 }
 
+static int bind_abstract(struct sim_socket *socket, const struct sim_address *address)
+{
+    struct sim_socket *other;
+    if (socket->local.length != 0)
+        return -EINVAL;
+    if (sim_unix_find(socket->file.host, socket->type, address, &other) == 0)
+        return -EADDRINUSE;
+    socket->local = *address;
+    return 0;
+}
+
+/* unix(7), autobind: five hexadecimal digits of the kernel's choice. */
+static int bind_auto(struct sim_socket *socket)
+{
+    struct sim_address address = {.length = sizeof(sa_family_t) + 6};
+    address.un.sun_family = AF_UNIX;
+    for (unsigned i = 0; socket->local.length == 0; i++) {
+        snprintf(&address.un.sun_path[1], 6, "%05x", i & 0xFFFFF);
+        bind_abstract(socket, &address);
+    }
+    sim_stream_named(socket);
+    return 0;
+}
+
 static int bind_unix(struct sim_socket *socket, const struct sim_address *address)
 {
     struct sim_host *host = socket->file.host;
-    const struct sockaddr_un *un = &address->un;
-    if (un->sun_path[0] == '\0') {
-        for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next)
-            if (sim_address_equal(&owner_of(link, struct sim_socket, link)->local, address) &&
-                owner_of(link, struct sim_socket, link)->listener == NULL)
-                return -EADDRINUSE;
-        socket->local = *address;
-        return 0;
-    }
-    for (link_t *link = host->paths.next; link != &host->paths; link = link->next)
-        if (strcmp(owner_of(link, struct sim_path, link)->address.sun_path, un->sun_path) == 0)
-            return -EADDRINUSE;
+    if (address->un.sun_path[0] == '\0')
+        return bind_abstract(socket, address);
+    if (path_find(host, address) != NULL)
+        return -EADDRINUSE;
+    if (socket->local.length != 0)
+        return -EINVAL;
     struct sim_path *path = sim_alloc(sizeof *path);
     if (path == NULL)
         return -ENOMEM;
-    memcpy(&path->address, un, address->length);
+    memcpy(&path->address, &address->un, address->length);
     path->length = address->length;
     path->socket = socket;
     list_append(&host->paths, &path->link);
@@ -239,22 +330,38 @@ static int bind_unix(struct sim_socket *socket, const struct sim_address *addres
 int sim_bind(struct sim_socket *socket, const struct sockaddr *address, socklen_t length)
 {
     struct sim_address wanted = {.length = 0};
-    int result = sim_address_in(socket, address, length, &wanted);
+    if (socket->family == AF_UNIX && length == sizeof(sa_family_t) && address->sa_family == AF_UNIX)
+        return bind_auto(socket);
+    int result = sim_address_in(socket, address, length, SIM_BIND, &wanted);
     if (result < 0)
         return result;
-    if (socket->local.length != 0)
+    if (socket->family == AF_UNIX) {
+        result = bind_unix(socket, &wanted);
+        if (result == 0)
+            sim_stream_named(socket);
+        return result;
+    }
+    bool is_bound = socket->local.length != 0 && !socket->released;
+    if (is_bound && socket->family == AF_INET6)
         return -EINVAL;
-    if (socket->family == AF_UNIX)
-        return bind_unix(socket, &wanted);
     if (!is_any(&wanted) && sim_route_to(socket->file.host, &wanted) != socket->file.host)
         return -EADDRNOTAVAIL;
-    if (port_of(&wanted) == 0)
+    if (is_bound)
+        return -EINVAL;
+    bool named = port_of(&wanted) != 0;
+    if (!named)
         result = pick_port(socket, &wanted);
     else if (taken(socket, &wanted))
         result = -EADDRINUSE;
-    if (result == 0)
-        socket->local = wanted;
-    return result;
+    if (result < 0)
+        return result;
+    socket->own_port = named;
+    socket->own_address = !is_any(&wanted);
+    socket->released = false;
+    socket->local = wanted;
+    if (wanted.storage.ss_family == AF_INET6 && socket->own_address)
+        socket->v6only = true; /* getsockopt(2) says so, too */
+    return 0;
 }
 
 /* The address that packets toward there come from. */
@@ -272,27 +379,69 @@ static struct sim_address source_for(struct sim_host *host, const struct sim_add
     return source;
 }
 
+struct sim_address sim_source(const struct sim_socket *socket, const struct sim_address *to)
+{
+    struct sim_address source = socket->local;
+    if (!is_any(&source) && source.storage.ss_family == to->storage.ss_family)
+        return source;
+    source = source_for(socket->file.host, to);
+    port_set(&source, port_of(&socket->local));
+    return source;
+}
+
+static struct sim_address any_address(const struct sim_socket *socket)
+{
+    struct sim_address any = {.length = socket->family == AF_INET ? sizeof any.in : sizeof any.in6};
+    any.storage.ss_family = (sa_family_t)socket->family;
+    return any;
+}
+
 int sim_bind_any(struct sim_socket *socket, const struct sim_address *toward)
 {
-    struct sim_address source;
-    if (socket->local.length != 0 && !is_any(&socket->local))
-        return 0;
-    if (toward != NULL) {
+    bool held = socket->local.length != 0 && !socket->released;
+    struct sim_address source = socket->local;
+    if (source.length == 0)
+        source = any_address(socket);
+    if (toward != NULL && is_any(&source)) {
         source = source_for(socket->file.host, toward);
-    } else {
-        source = (struct sim_address){.length = socket->family == AF_INET ? sizeof(struct sockaddr_in)
-                                                                          : sizeof(struct sockaddr_in6)};
-        source.storage.ss_family = (sa_family_t)socket->family;
-    }
-    if (socket->local.length != 0) {
         port_set(&source, port_of(&socket->local));
-        socket->local = source;
-        return 0;
     }
-    int result = pick_port(socket, &source);
-    if (result == 0)
-        socket->local = source;
-    return result == -EADDRINUSE ? -EADDRNOTAVAIL : result;
+    int result = held ? 0 : pick_port(socket, &source);
+    if (result < 0)
+        return result == -EADDRINUSE ? -EADDRNOTAVAIL : result;
+    socket->local = source;
+    socket->released = false;
+    return 0;
+}
+
+/* Who asks for any address means this host: at the address that he has, or at the loopback one. */
+void sim_toward(const struct sim_socket *socket, struct sim_address *to)
+{
+    uint16_t port = port_of(to);
+    if (!is_any(to))
+        return;
+    if (socket->local.length != 0 && !is_any(&socket->local))
+        *to = socket->local;
+    else
+        *to = source_for(socket->file.host, to);
+    port_set(to, port);
+}
+
+void sim_release(struct sim_socket *socket)
+{
+    socket->released = socket->family != AF_UNIX && !socket->own_port;
+}
+
+void sim_unbind(struct sim_socket *socket, bool was_connected)
+{
+    uint16_t port = socket->type == SOCK_STREAM || socket->own_port ? port_of(&socket->local) : 0;
+    if (was_connected)
+        sim_release(socket);
+    if (socket->local.length == 0)
+        return;
+    if (!socket->own_address)
+        socket->local = any_address(socket);
+    port_set(&socket->local, port);
 }
 
 int sim_listen(struct sim_socket *socket, int backlog)
@@ -304,7 +453,7 @@ int sim_listen(struct sim_socket *socket, int backlog)
     if (socket->family == AF_UNIX && socket->local.length == 0)
         return -EINVAL;
     if (socket->family != AF_UNIX) {
-        int result = socket->local.length == 0 ? sim_bind_any(socket, NULL) : 0;
+        int result = socket->local.length == 0 || socket->released ? sim_bind_any(socket, NULL) : 0;
         if (result < 0)
             return result;
     }
@@ -352,23 +501,64 @@ int sim_take_error(struct sim_socket *socket)
     return -error;
 }
 
-static size_t buffer_size(int value)
+/* socket(7): doubled, and no less than that. */
+static size_t buffer_size(int value, size_t least)
 {
-    size_t size = value < 1152 ? 2304 : (size_t)value * 2; /* socket(7): doubled, and no less than that */
-    return size > 425984 ? 425984 : size;
+    size_t size = value < 0 || value > 212992 ? 425984 : (size_t)value * 2;
+    return size < least ? least : size;
 }
 
-static bool stored_for(const struct sim_socket *socket, int level)
+/* Options that only have to be told again. */
+static const struct known {
+    int level, option;
+    int least, most, otherwise;
+} known_options[] = {
+    {SOL_SOCKET, SO_KEEPALIVE, 0, 1, 0},
+    {SOL_SOCKET, SO_BROADCAST, 0, 1, 0},
+    {SOL_SOCKET, SO_OOBINLINE, 0, 1, 0},
+    {SOL_SOCKET, SO_DONTROUTE, 0, 1, 0},
+    {SOL_SOCKET, SO_PRIORITY, INT_MIN, INT_MAX, 0},
+    {SOL_SOCKET, SO_MARK, INT_MIN, INT_MAX, 0},
+    {SOL_SOCKET, SO_RCVTIMEO, INT_MIN, INT_MAX, 0},
+    {SOL_SOCKET, SO_SNDTIMEO, INT_MIN, INT_MAX, 0},
+    {IPPROTO_TCP, TCP_NODELAY, 0, 1, 0},
+    {IPPROTO_TCP, TCP_CORK, 0, 1, 0},
+    {IPPROTO_TCP, TCP_QUICKACK, 0, 1, 1},
+    {IPPROTO_TCP, TCP_KEEPIDLE, 1, 32767, 7200},
+    {IPPROTO_TCP, TCP_KEEPINTVL, 1, 32767, 75},
+    {IPPROTO_TCP, TCP_KEEPCNT, 1, 127, 9},
+    {IPPROTO_TCP, TCP_SYNCNT, 1, 127, 6},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, 0, INT_MAX, 0},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT, INT_MIN, INT_MAX, 0},
+    {IPPROTO_TCP, TCP_FASTOPEN, 0, INT_MAX, 0},
+    {IPPROTO_IP, IP_TOS, 0, 255, 0},
+    {IPPROTO_IP, IP_TTL, 1, 255, 64},
+    {IPPROTO_IP, IP_FREEBIND, 0, 1, 0},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 0, 1, 0},
+    {IPPROTO_IPV6, IPV6_UNICAST_HOPS, 0, 255, 64},
+    {IPPROTO_IPV6, IPV6_TCLASS, 0, 255, 0},
+};
+
+static const struct known *known_find(const struct sim_socket *socket, int level, int option)
 {
-    return level == SOL_SOCKET || (level == IPPROTO_TCP && socket->type == SOCK_STREAM && socket->family != AF_UNIX) ||
-           (level == IPPROTO_IP && socket->family != AF_UNIX) || (level == IPPROTO_IPV6 && socket->family == AF_INET6);
+    bool has = level == SOL_SOCKET || (level == IPPROTO_TCP && socket->type == SOCK_STREAM) || level == IPPROTO_IP ||
+               (level == IPPROTO_IPV6 && socket->family == AF_INET6);
+    for (size_t i = 0; has && i < sizeof known_options / sizeof *known_options; i++)
+        if (known_options[i].level == level && known_options[i].option == option)
+            return &known_options[i];
+    return NULL;
 }
 
 static int option_store(struct sim_socket *socket, int level, int option, int value)
 {
-    if (!stored_for(socket, level))
-        return socket->family == AF_UNIX ? -EOPNOTSUPP : -ENOPROTOOPT;
+    const struct known *known = known_find(socket, level, option);
     unsigned i = 0;
+    if (known == NULL)
+        return -ENOPROTOOPT;
+    if (known->least == 0 && known->most == 1)
+        value = value != 0;
+    if (value < known->least || value > known->most)
+        return -EINVAL;
     while (i < socket->option_count && !(socket->options[i].level == level && socket->options[i].option == option))
         i++;
     if (i == sizeof socket->options / sizeof *socket->options)
@@ -379,31 +569,91 @@ static int option_store(struct sim_socket *socket, int level, int option, int va
     return 0;
 }
 
+static int set_socket_option(struct sim_socket *socket, int option, int value)
+{
+    switch (option) {
+    case SO_REUSEADDR:
+        socket->reuse_address = value != 0;
+        return 0;
+    case SO_REUSEPORT:
+        if (value != 0 && socket->family == AF_UNIX)
+            return -EOPNOTSUPP;
+        socket->reuse_port = value != 0;
+        return 0;
+    case SO_SNDBUF:
+        socket->send_limit = buffer_size(value, 4608);
+        return 0;
+    case SO_RCVBUF:
+        socket->receive_limit = buffer_size(value, 2304);
+        return 0;
+    default:
+        return option_store(socket, SOL_SOCKET, option, value);
+    }
+}
+
 int sim_setsockopt(struct sim_socket *socket, int level, int option, const void *value, socklen_t length)
 {
     int number;
+    if (level != SOL_SOCKET && socket->family == AF_UNIX)
+        return -EOPNOTSUPP;
+    if (level == IPPROTO_TCP && socket->type == SOCK_STREAM && length < sizeof number)
+        return -EINVAL;
+    if (level != SOL_SOCKET && known_find(socket, level, option) == NULL &&
+        !(level == IPPROTO_IPV6 && option == IPV6_V6ONLY && socket->family == AF_INET6))
+        return -ENOPROTOOPT;
+    if (length < sizeof number)
+        return -EINVAL;
+    memcpy(&number, value, sizeof number);
     if (level == SOL_SOCKET && option == SO_LINGER) {
         if (length < sizeof socket->linger)
             return -EINVAL;
         memcpy(&socket->linger, value, sizeof socket->linger);
         return 0;
     }
-    if (length < sizeof number)
-        return -EINVAL;
-    memcpy(&number, value, sizeof number);
-    if (level == SOL_SOCKET && option == SO_REUSEADDR)
-        socket->reuse_address = number != 0;
-    else if (level == SOL_SOCKET && option == SO_REUSEPORT)
-        socket->reuse_port = number != 0;
-    else if (level == SOL_SOCKET && option == SO_SNDBUF)
-        socket->send_limit = buffer_size(number);
-    else if (level == SOL_SOCKET && option == SO_RCVBUF)
-        socket->receive_limit = buffer_size(number);
-    else if (level == IPPROTO_IPV6 && option == IPV6_V6ONLY && socket->family == AF_INET6)
+    if (level == SOL_SOCKET)
+        return set_socket_option(socket, option, number);
+    if (level == IPPROTO_IPV6 && option == IPV6_V6ONLY) {
+        if (socket->local.length != 0 && !socket->released) /* the kernel has looked at it already */
+            return -EINVAL;
         socket->v6only = number != 0;
-    else
-        return option_store(socket, level, option, number);
-    return 0;
+        return 0;
+    }
+    return option_store(socket, level, option, number);
+}
+
+static int get_socket_option(struct sim_socket *socket, int option, int *value)
+{
+    switch (option) {
+    case SO_ERROR:
+        *value = -sim_take_error(socket);
+        return 0;
+    case SO_TYPE:
+        *value = socket->type;
+        return 0;
+    case SO_DOMAIN:
+        *value = socket->family;
+        return 0;
+    case SO_PROTOCOL:
+        *value = socket->protocol;
+        return 0;
+    case SO_ACCEPTCONN:
+        *value = socket->state == STATE_LISTENING;
+        return 0;
+    case SO_REUSEADDR:
+        *value = socket->reuse_address;
+        return 0;
+    case SO_REUSEPORT:
+        *value = socket->reuse_port;
+        return 0;
+    case SO_SNDBUF:
+        *value = (int)socket->send_limit;
+        return 0;
+    case SO_RCVBUF:
+        *value = (int)socket->receive_limit;
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
 }
 
 static int option_value(struct sim_socket *socket, int level, int option, int *value)
@@ -413,50 +663,29 @@ static int option_value(struct sim_socket *socket, int level, int option, int *v
             *value = socket->options[i].value;
             return 0;
         }
-    *value = 0;
-    if (!stored_for(socket, level))
-        return socket->family == AF_UNIX ? -EOPNOTSUPP : -ENOPROTOOPT;
-    if (level == IPPROTO_IPV6 && option == IPV6_V6ONLY)
-        *value = socket->v6only;
-    if (level != SOL_SOCKET)
+    if (level != SOL_SOCKET && socket->family == AF_UNIX)
+        return -EOPNOTSUPP;
+    const struct known *known = known_find(socket, level, option);
+    if (known != NULL) {
+        *value = known->otherwise;
         return 0;
-    switch (option) {
-    case SO_ERROR:
-        *value = -sim_take_error(socket);
-        break;
-    case SO_TYPE:
-        *value = socket->type;
-        break;
-    case SO_DOMAIN:
-        *value = socket->family;
-        break;
-    case SO_PROTOCOL:
-        *value = socket->protocol;
-        break;
-    case SO_ACCEPTCONN:
-        *value = socket->state == STATE_LISTENING;
-        break;
-    case SO_REUSEADDR:
-        *value = socket->reuse_address;
-        break;
-    case SO_REUSEPORT:
-        *value = socket->reuse_port;
-        break;
-    case SO_SNDBUF:
-        *value = (int)socket->send_limit;
-        break;
-    case SO_RCVBUF:
-        *value = (int)socket->receive_limit;
-        break;
-    default:
-        break;
     }
-    return 0;
+    if (level == IPPROTO_IPV6 && option == IPV6_V6ONLY && socket->family == AF_INET6) {
+        *value = socket->v6only;
+        return 0;
+    }
+    if (level == SOL_SOCKET)
+        return get_socket_option(socket, option, value);
+    bool known_level = level == IPPROTO_IP || (level == IPPROTO_TCP && socket->type == SOCK_STREAM) ||
+                       (level == IPPROTO_UDP && socket->type == SOCK_DGRAM);
+    return socket->family == AF_INET && !known_level ? -EOPNOTSUPP : -ENOPROTOOPT;
 }
 
 int sim_getsockopt(struct sim_socket *socket, int level, int option, void *value, socklen_t *length)
 {
     int number;
+    if ((int)*length < 0)
+        return -EINVAL;
     if (level == SOL_SOCKET && option == SO_LINGER) {
         socklen_t n = *length < sizeof socket->linger ? *length : (socklen_t)sizeof socket->linger;
         memcpy(value, &socket->linger, n);
@@ -502,16 +731,33 @@ void sim_socket_free(struct sim_socket *socket)
     free(socket);
 }
 
-int sim_socket_open(struct sim_host *host, int family, int type, int protocol)
+/* In the order in which Linux looks at them. */
+static int kind_check(int family, int *type, int protocol)
 {
-    type &= ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if ((*type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) > 15)
+        return -EINVAL;
+    *type &= ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
         return -EAFNOSUPPORT;
-    if (type != SOCK_STREAM && type != SOCK_DGRAM)
-        return family == AF_UNIX || type == SOCK_RAW ? -EPROTONOSUPPORT : -ESOCKTNOSUPPORT;
-    int natural = type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
-    if (protocol != 0 && protocol != (family == AF_UNIX ? AF_UNIX : natural))
+    if (*type > SOCK_PACKET)
+        return -EINVAL;
+    if (family == AF_UNIX && protocol != 0 && protocol != AF_UNIX)
         return -EPROTONOSUPPORT;
+    if (family == AF_UNIX && *type == SOCK_RAW)
+        *type = SOCK_DGRAM;
+    if (family != AF_UNIX && (protocol < 0 || protocol >= 263)) /* IPPROTO_MAX */
+        return -EINVAL;
+    if (*type != SOCK_STREAM && *type != SOCK_DGRAM)
+        return *type == SOCK_RAW ? -EPROTONOSUPPORT : -ESOCKTNOSUPPORT;
+    int natural = *type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
+    return family == AF_UNIX || protocol == 0 || protocol == natural ? 0 : -EPROTONOSUPPORT;
+}
+
+int sim_socket_open(struct sim_host *host, int family, int type, int protocol)
+{
+    int result = kind_check(family, &type, protocol);
+    if (result < 0)
+        return result;
     if (!sim_room_for_one(host))
         return -EMFILE;
     struct sim_socket *socket = sim_socket_new(host, family, type, protocol);

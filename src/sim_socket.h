@@ -37,10 +37,12 @@ struct sim_socket {
     int family, type, protocol;
     int error; /* SO_ERROR, positive */
     struct sim_address local, peer;
+    bool own_address, own_port; /* of `local`: bind(2) named them */
+    bool released;              /* local's port is only told any more, others may have it */
     bool v6only, reuse_address, reuse_port;
     struct linger linger;
     size_t send_limit, receive_limit;
-    struct sim_option options[8]; /* those that only have to be told again */
+    struct sim_option options[16]; /* those that only have to be told again */
     unsigned option_count;
     struct sim_path *path; /* Unix: its name in the file system */
 
@@ -51,6 +53,8 @@ struct sim_socket {
     struct sim_conn *conn;
     int side;
     bool ended;                  /* the peer's end of stream came */
+    bool accepted;               /* a child: its name is its listener's */
+    bool dead;                   /* shutdown(2) after a failed connect: nothing can be done with it */
     bool told;                   /* connect(2) said that it is connected */
     link_t queue;                /* a listener's: connected, not accepted */
     link_t in_queue;             /* of a child */
@@ -59,6 +63,7 @@ struct sim_socket {
 
     /* Datagrams: struct packet. */
     link_t packets;
+    uint32_t peer_number; /* Unix: whom connect(2) found, whatever has its name now */
     size_t queued;
 };
 
@@ -76,7 +81,11 @@ void sim_socket_free(struct sim_socket *socket);
 struct sim_socket *sim_socket_of(struct sim_host *host, int fd, int *error);
 int sim_socket_open(struct sim_host *host, int family, int type, int protocol);
 int sim_bind(struct sim_socket *socket, const struct sockaddr *address, socklen_t length);
-int sim_bind_any(struct sim_socket *socket, const struct sim_address *toward); /* if it is not bound */
+int sim_bind_any(struct sim_socket *socket, const struct sim_address *toward);                /* if it is not bound */
+struct sim_address sim_source(const struct sim_socket *socket, const struct sim_address *to); /* who a packet is from */
+void sim_toward(const struct sim_socket *socket, struct sim_address *to); /* if that is any address */
+void sim_release(struct sim_socket *socket); /* a connection is over: its port, if bind(2) did not name it */
+void sim_unbind(struct sim_socket *socket, bool was_connected); /* that, and its address likewise */
 int sim_listen(struct sim_socket *socket, int backlog);
 int sim_setsockopt(struct sim_socket *socket, int level, int option, const void *value, socklen_t length);
 int sim_getsockopt(struct sim_socket *socket, int level, int option, void *value, socklen_t *length);
@@ -89,29 +98,37 @@ struct sim_address sim_plain(const struct sockaddr *address, socklen_t length);
 struct sim_address sim_shown(const struct sim_address *address, int family);
 void sim_address_out(const struct sim_address *from, struct sockaddr *address, socklen_t *length);
 /* Checks an address that a program gave: its family and size, and takes it into `ret`, plain. */
+enum sim_purpose {
+    SIM_BIND,
+    SIM_CONNECT,
+    SIM_SEND
+};
 int sim_address_in(const struct sim_socket *socket, const struct sockaddr *address, socklen_t length,
-                   struct sim_address *ret);
+                   enum sim_purpose purpose, struct sim_address *ret);
 /* Whose packets for `to`, from there to here, come: NULL where nobody is. `host` NULL: that is no host's address. */
 struct sim_host *sim_route_to(struct sim_host *from, const struct sim_address *to);
 struct sim_socket *sim_socket_at(struct sim_host *host, int type, const struct sim_address *to,
                                  const struct sim_address *from);
+int sim_unix_find(struct sim_host *host, int type, const struct sim_address *to, struct sim_socket **ret);
 bool sim_address_equal(const struct sim_address *a, const struct sim_address *b);
 
 /* sim_stream.c */
 extern const struct sim_kind sim_stream_kind;
-int sim_stream_connect(struct sim_socket *socket, const struct sim_address *to);
+int sim_stream_connect(struct sim_socket *socket, const struct sockaddr *address, socklen_t length);
 int sim_stream_accept(struct sim_socket *listener, struct sim_socket **child);
 ssize_t sim_stream_recv(struct sim_socket *socket, void *data, size_t size, int flags);
 ssize_t sim_stream_send(struct sim_socket *socket, const void *data, size_t size);
 int sim_stream_shutdown(struct sim_socket *socket, int how);
+void sim_stream_named(struct sim_socket *socket); /* a Unix socket got its name: its peer sees it */
 bool sim_stream_break(struct sim_socket *socket); /* a fault: both ends are reset */
 void sim_stream_drop_first(struct sim_socket *listener);
 
 /* sim_dgram.c */
 extern const struct sim_kind sim_dgram_kind;
-int sim_dgram_connect(struct sim_socket *socket, const struct sim_address *to);
+int sim_dgram_connect(struct sim_socket *socket, const struct sockaddr *address, socklen_t length);
 ssize_t sim_dgram_recv(struct sim_socket *socket, void *data, size_t size, int flags, struct sim_address *from);
-ssize_t sim_dgram_send(struct sim_socket *socket, const void *data, size_t size, const struct sim_address *to);
+ssize_t sim_dgram_send(struct sim_socket *socket, const void *data, size_t size, const struct sockaddr *address,
+                       socklen_t length);
 int sim_dgram_shutdown(struct sim_socket *socket, int how);
 
 #endif

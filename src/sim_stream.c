@@ -103,6 +103,7 @@ static void end_fail(struct sim_conn *conn, int side, int error)
     socket->error = error;
     socket->state = STATE_CLOSED;
     socket->shut_read = socket->shut_write = true;
+    sim_release(socket);
     sim_stir(&socket->file);
 }
 
@@ -227,10 +228,21 @@ static bool nobody_there(struct sim_conn *conn, int side)
     return true;
 }
 
+/* Bytes for an end that is through with both directions: TCP gives the connection up (RFC 1122, 4.2.2.13). */
+static bool unwelcome(struct sim_conn *conn, int side)
+{
+    const struct sim_socket *to = conn->end[1 - side];
+    if (to->family == AF_UNIX || !to->shut_read || !conn->flow[1 - side].end || to->ended)
+        return false;
+    reset_arrive(conn, 1 - side);
+    reset_send(conn, 1 - side);
+    return true;
+}
+
 static void segment_arrive(struct sim_conn *conn, int side, uint64_t upto)
 {
     struct flow *flow = &conn->flow[side];
-    if (nobody_there(conn, side))
+    if (nobody_there(conn, side) || unwelcome(conn, side))
         return;
     flow->arrived = upto;
     end_stir(conn, 1 - side);
@@ -251,8 +263,10 @@ static void maybe_over(struct sim_conn *conn, int side)
 {
     struct sim_socket *socket = conn->end[side];
     bool over = conn->flow[side].end_arrived && conn->flow[1 - side].end_arrived;
-    if (over && socket != NULL && socket->family != AF_UNIX && socket->state == STATE_CONNECTED)
-        socket->state = STATE_CLOSED;
+    if (!over || socket == NULL || socket->family == AF_UNIX || socket->state != STATE_CONNECTED)
+        return;
+    socket->state = STATE_CLOSED;
+    sim_release(socket);
 }
 
 static void end_arrive(struct sim_conn *conn, int side)
@@ -330,6 +344,15 @@ static void flow_push(struct sim_conn *conn, int side)
         conn_event(conn, travel(conn, side, 0), end_event, (uint64_t)side);
 }
 
+/* Nothing more will be sent. */
+static void flow_end(struct sim_conn *conn, int side)
+{
+    if (conn->flow[side].end)
+        return;
+    conn->flow[side].end = true;
+    flow_push(conn, side);
+}
+
 /* -- Connecting -- */
 
 static struct sim_conn *conn_new(struct sim_socket *socket, struct sim_host *to_host, const struct sim_address *to)
@@ -360,6 +383,21 @@ static void connected(struct sim_socket *socket)
     sim_stir(&socket->file);
 }
 
+/* What a TCP listener hands down; Unix sockets begin anew. */
+static void inherit(struct sim_socket *child, const struct sim_socket *listener)
+{
+    child->v6only = listener->v6only;
+    child->reuse_address = listener->reuse_address;
+    child->reuse_port = listener->reuse_port;
+    child->linger = listener->linger;
+    child->shut_read = listener->shut_read; /* of a shutdown(2) that failed */
+    child->shut_write = listener->shut_write;
+    child->send_limit = listener->send_limit;
+    child->receive_limit = listener->receive_limit;
+    memcpy(child->options, listener->options, sizeof child->options);
+    child->option_count = listener->option_count;
+}
+
 static struct sim_socket *child_new(struct sim_socket *listener, struct sim_conn *conn)
 {
     struct sim_socket *child = sim_socket_new(listener->file.host, listener->family, SOCK_STREAM, listener->protocol);
@@ -367,14 +405,8 @@ static struct sim_socket *child_new(struct sim_socket *listener, struct sim_conn
         return NULL;
     child->local = listener->family == AF_UNIX ? listener->local : conn->to;
     child->peer = conn->from;
-    child->v6only = listener->v6only;
-    child->reuse_address = listener->reuse_address;
-    child->reuse_port = listener->reuse_port;
-    child->linger = listener->linger;
-    child->send_limit = listener->send_limit;
-    child->receive_limit = listener->receive_limit;
-    memcpy(child->options, listener->options, sizeof child->options);
-    child->option_count = listener->option_count;
+    if (listener->family != AF_UNIX)
+        inherit(child, listener);
     child->listener = listener;
     child->conn = conn;
     child->side = 1;
@@ -401,6 +433,8 @@ static void established(struct sim_conn *conn)
         reset_send(conn, 1);
     else if (child->listener != NULL)
         queue_add(child);
+    if (child != NULL && child->shut_write)
+        flow_end(conn, 1);
 }
 
 static void established_event(struct asyncore_sim *world, void *object, uint64_t argument)
@@ -508,7 +542,8 @@ static int tcp_connect(struct sim_socket *socket, const struct sim_address *to)
         return -ENOBUFS;
     socket->peer = *to;
     socket->state = STATE_CONNECTING;
-    socket->shut_read = socket->shut_write = socket->ended = socket->told = false;
+    socket->ended = socket->told = false;
+    socket->error = 0;
     if (there == NULL || (!conn->local && conn_link(conn)->down == -EHOSTUNREACH))
         conn_event(conn, sim_host_time(here) + UNREACHABLE, unreachable_event, 0);
     else
@@ -519,22 +554,21 @@ static int tcp_connect(struct sim_socket *socket, const struct sim_address *to)
 static int unix_connect(struct sim_socket *socket, const struct sim_address *to)
 {
     struct sim_host *host = socket->file.host;
-    struct sim_socket *listener = sim_socket_at(host, SOCK_STREAM, to, to);
-    const char *path = to->un.sun_path;
-    if (listener == NULL) {
-        for (link_t *link = host->paths.next; *path != '\0' && link != &host->paths; link = link->next)
-            if (strcmp(owner_of(link, struct sim_path, link)->address.sun_path, path) == 0)
-                return -ECONNREFUSED;
-        return *path != '\0' ? -ENOENT : -ECONNREFUSED;
-    }
+    struct sim_socket *listener;
+    int result = sim_unix_find(host, SOCK_STREAM, to, &listener);
+    if (result < 0)
+        return result;
+    if (listener->state != STATE_LISTENING || listener->shut_read)
+        return -ECONNREFUSED;
     if (listener->waiting > listener->backlog)
         return -EAGAIN;
+    if (socket->state != STATE_NEW)
+        return socket->state == STATE_CONNECTED ? -EISCONN : -EINVAL;
     struct sim_conn *conn = conn_new(socket, host, to);
     if (conn == NULL || child_new(listener, conn) == NULL)
         return -ENOMEM;
     socket->peer = *to;
     socket->told = true;
-    conn->flow[0].window = conn->flow[1].window = UINT64_MAX;
     connected(socket);
     conn->flow[0].window = conn->flow[1].window = UINT64_MAX;
     queue_add(conn->end[1]);
@@ -549,177 +583,6 @@ static void leave(struct sim_socket *socket)
         return;
     conn->end[socket->side] = NULL;
     conn_unref(conn);
-}
-
-int sim_stream_connect(struct sim_socket *socket, const struct sim_address *to)
-{
-    switch (socket->state) {
-    case STATE_LISTENING:
-        return socket->family == AF_UNIX ? -EINVAL : -EISCONN;
-    case STATE_CONNECTING:
-        return -EALREADY;
-    case STATE_CONNECTED:
-        if (socket->told)
-            return -EISCONN;
-        socket->told = true;
-        return 0;
-    case STATE_CLOSED:
-        if (socket->told)
-            return -EISCONN;
-        leave(socket);
-        socket->state = STATE_NEW;
-        return socket->error != 0 ? sim_take_error(socket) : -ECONNABORTED;
-    case STATE_NEW:
-        break;
-    }
-    return socket->family == AF_UNIX ? unix_connect(socket, to) : tcp_connect(socket, to);
-}
-
-int sim_stream_accept(struct sim_socket *listener, struct sim_socket **child)
-{
-    if (listener->type != SOCK_STREAM)
-        return -EOPNOTSUPP;
-    if (listener->state != STATE_LISTENING)
-        return -EINVAL;
-    if (!sim_room_for_one(listener->file.host))
-        return -EMFILE;
-    if (list_empty(&listener->queue))
-        return -EAGAIN;
-    struct sim_socket *first = owner_of(listener->queue.next, struct sim_socket, in_queue);
-    int fd = sim_file_open(&first->file);
-    if (fd < 0)
-        return fd;
-    list_unlink(&first->in_queue);
-    first->listener = NULL;
-    listener->waiting--;
-    *child = first;
-    return fd;
-}
-
-/* -- Bytes -- */
-
-static ssize_t recv_none(struct sim_socket *socket)
-{
-    if (socket->ended && socket->family != AF_UNIX)
-        return 0;
-    if (socket->error != 0)
-        return sim_take_error(socket);
-    if (socket->shut_read)
-        return 0;
-    if (socket->state == STATE_NEW || socket->state == STATE_LISTENING)
-        return socket->family == AF_UNIX ? -EINVAL : -ENOTCONN;
-    return -EAGAIN;
-}
-
-ssize_t sim_stream_recv(struct sim_socket *socket, void *data, size_t size, int flags)
-{
-    struct sim_conn *conn = socket->conn;
-    struct flow *flow = conn != NULL ? &conn->flow[1 - socket->side] : NULL;
-    size_t there = flow != NULL ? (size_t)(flow->arrived - flow->read) : 0;
-    if (there == 0)
-        return recv_none(socket);
-    size_t n = sim_ring_peek(&flow->ring, 0, data, size < there ? size : there);
-    if (flags & MSG_PEEK || n == 0)
-        return (ssize_t)n;
-    sim_ring_drop(&flow->ring, n);
-    flow->read += n;
-    if (socket->family == AF_UNIX)
-        ack_arrive(conn, 1 - socket->side, flow->read, UINT64_MAX);
-    else if (!conn->gone[1 - socket->side])
-        ack_send(conn, 1 - socket->side, false);
-    return (ssize_t)n;
-}
-
-ssize_t sim_stream_send(struct sim_socket *socket, const void *data, size_t size)
-{
-    struct sim_conn *conn = socket->conn;
-    if (socket->state == STATE_CONNECTING)
-        return -EAGAIN;
-    if (socket->family == AF_UNIX && socket->shut_write)
-        return -EPIPE;
-    if (socket->error != 0)
-        return sim_take_error(socket);
-    if (socket->shut_write)
-        return -EPIPE;
-    if (socket->state != STATE_CONNECTED)
-        return socket->family == AF_UNIX ? -ENOTCONN : -EPIPE;
-    struct flow *flow = &conn->flow[socket->side];
-    size_t used = (size_t)(flow->sent - flow->acked);
-    size_t room = used < socket->send_limit ? socket->send_limit - used : 0;
-    if (size == 0)
-        return 0;
-    if (room == 0)
-        return -EAGAIN;
-    size_t n = sim_ring_add(&flow->ring, data, size < room ? size : room);
-    if (n == 0)
-        return -ENOBUFS;
-    flow->sent += n;
-    flow_push(conn, socket->side);
-    return (ssize_t)n;
-}
-
-static void flow_end(struct sim_conn *conn, int side)
-{
-    conn->flow[side].end = true;
-    flow_push(conn, side);
-}
-
-static void unix_shutdown(struct sim_socket *socket, int how)
-{
-    struct sim_conn *conn = socket->conn;
-    struct sim_socket *peer = conn != NULL ? conn->end[1 - socket->side] : NULL;
-    socket->shut_read |= how != SHUT_WR;
-    socket->shut_write |= how != SHUT_RD;
-    if (peer != NULL) {
-        peer->shut_read |= how != SHUT_RD;
-        peer->shut_write |= how != SHUT_WR;
-        sim_stir(&peer->file);
-    }
-}
-
-int sim_stream_shutdown(struct sim_socket *socket, int how)
-{
-    if (how < SHUT_RD || how > SHUT_RDWR)
-        return -EINVAL;
-    if (socket->family == AF_UNIX) {
-        if (socket->state != STATE_CONNECTED)
-            return -ENOTCONN;
-        unix_shutdown(socket, how);
-    } else if (socket->state == STATE_CONNECTED) {
-        socket->shut_read |= how != SHUT_WR;
-        if (how != SHUT_RD && !socket->shut_write) {
-            socket->shut_write = true;
-            flow_end(socket->conn, socket->side);
-        }
-    } else {
-        return -ENOTCONN;
-    }
-    sim_stir(&socket->file);
-    return 0;
-}
-
-/* -- Readiness and closing -- */
-
-static unsigned stream_ready(struct sim_file *file)
-{
-    struct sim_socket *socket = (struct sim_socket *)file;
-    const struct sim_conn *conn = socket->conn;
-    bool is_unix = socket->family == AF_UNIX;
-    unsigned bits = socket->error != 0 ? POLLERR : 0;
-    if (socket->state == STATE_LISTENING)
-        return bits | (list_empty(&socket->queue) ? 0 : POLLIN | POLLRDNORM);
-    if (socket->state == STATE_CONNECTING)
-        return bits;
-    if ((socket->shut_read && socket->shut_write) || socket->state == STATE_CLOSED || socket->state == STATE_NEW)
-        bits |= POLLHUP;
-    if (socket->shut_read)
-        bits |= POLLIN | POLLRDNORM | POLLRDHUP;
-    if (conn != NULL && conn->flow[1 - socket->side].arrived > conn->flow[1 - socket->side].read)
-        bits |= POLLIN | POLLRDNORM;
-    bool open_end = socket->shut_write && !is_unix;
-    if (conn == NULL || open_end || is_writable(socket, &conn->flow[socket->side]))
-        bits |= POLLOUT | POLLWRNORM | (is_unix ? POLLWRBAND : 0);
-    return bits;
 }
 
 static void listener_close(struct sim_socket *listener)
@@ -739,6 +602,245 @@ static void listener_close(struct sim_socket *listener)
             sim_socket_free(child);
         }
     }
+}
+
+/* A socket as new, but for the name that bind(2) gave it. */
+static void stream_disconnect(struct sim_socket *socket)
+{
+    struct sim_conn *conn = socket->conn;
+    if (socket->state == STATE_LISTENING) {
+        listener_close(socket);
+    } else if (conn != NULL && socket->state != STATE_CLOSED) {
+        conn->end[socket->side] = NULL;
+        if (socket->state == STATE_CONNECTING)
+            conn->gone[socket->side] = true;
+        else
+            reset_send(conn, socket->side);
+        socket->error = ECONNRESET;
+    }
+    leave(socket);
+    sim_unbind(socket, socket->state != STATE_NEW);
+    socket->state = STATE_NEW;
+    socket->peer.length = 0;
+    socket->ended = socket->shut_read = socket->shut_write = socket->told = socket->dead = false;
+    sim_stir(&socket->file);
+}
+
+static int tcp_connect_again(struct sim_socket *socket)
+{
+    int error = sim_take_error(socket);
+    stream_disconnect(socket);
+    return error != 0 ? error : -ECONNABORTED;
+}
+
+int sim_stream_connect(struct sim_socket *socket, const struct sockaddr *address, socklen_t length)
+{
+    struct sim_address to = {.length = 0};
+    int result = 0;
+    if (socket->family == AF_UNIX) {
+        result = sim_address_in(socket, address, length, SIM_CONNECT, &to);
+        return result < 0 ? result : unix_connect(socket, &to);
+    }
+    if (length < sizeof(sa_family_t))
+        return -EINVAL;
+    if (address->sa_family == AF_UNSPEC) {
+        stream_disconnect(socket);
+        return 0;
+    }
+    switch (socket->state) {
+    case STATE_LISTENING:
+        return -EISCONN;
+    case STATE_CONNECTING:
+        return -EALREADY;
+    case STATE_CONNECTED:
+        result = socket->told ? -EISCONN : 0;
+        socket->told = true;
+        return result;
+    case STATE_CLOSED:
+        return socket->dead ? -EINVAL : socket->told ? -EISCONN : tcp_connect_again(socket);
+    case STATE_NEW:
+        break;
+    }
+    result = sim_address_in(socket, address, length, SIM_CONNECT, &to);
+    if (result < 0)
+        return result;
+    sim_toward(socket, &to);
+    return tcp_connect(socket, &to);
+}
+
+int sim_stream_accept(struct sim_socket *listener, struct sim_socket **child)
+{
+    if (listener->type != SOCK_STREAM)
+        return -EOPNOTSUPP;
+    if (listener->state != STATE_LISTENING)
+        return -EINVAL;
+    if (!sim_room_for_one(listener->file.host))
+        return -EMFILE;
+    if (list_empty(&listener->queue))
+        return -EAGAIN;
+    struct sim_socket *first = owner_of(listener->queue.next, struct sim_socket, in_queue);
+    int fd = sim_file_open(&first->file);
+    if (fd < 0)
+        return fd;
+    list_unlink(&first->in_queue);
+    first->listener = NULL;
+    first->accepted = true;
+    listener->waiting--;
+    *child = first;
+    return fd;
+}
+
+void sim_stream_named(struct sim_socket *socket)
+{
+    struct sim_conn *conn = socket->conn;
+    if (conn != NULL && conn->end[1 - socket->side] != NULL)
+        conn->end[1 - socket->side]->peer = socket->local;
+}
+
+/* -- Bytes -- */
+
+static ssize_t recv_none(struct sim_socket *socket)
+{
+    if (socket->family == AF_UNIX && socket->state != STATE_CONNECTED)
+        return -EINVAL;
+    if (socket->state == STATE_LISTENING)
+        return -ENOTCONN;
+    if (socket->ended && socket->family != AF_UNIX)
+        return 0;
+    if (socket->error != 0)
+        return sim_take_error(socket);
+    if (socket->shut_read)
+        return 0;
+    return socket->state == STATE_NEW || socket->state == STATE_CLOSED ? -ENOTCONN : -EAGAIN;
+}
+
+ssize_t sim_stream_recv(struct sim_socket *socket, void *data, size_t size, int flags)
+{
+    struct sim_conn *conn = socket->conn;
+    struct flow *flow = conn != NULL ? &conn->flow[1 - socket->side] : NULL;
+    size_t there = flow != NULL ? (size_t)(flow->arrived - flow->read) : 0;
+    if (there == 0)
+        return recv_none(socket);
+    size_t n = sim_ring_peek(&flow->ring, 0, data, size < there ? size : there);
+    if (flags & MSG_PEEK || n == 0)
+        return (ssize_t)n; /* 0: asked for none */
+    sim_ring_drop(&flow->ring, n);
+    flow->read += n;
+    if (socket->family == AF_UNIX)
+        ack_arrive(conn, 1 - socket->side, flow->read, UINT64_MAX);
+    else if (!conn->gone[1 - socket->side])
+        ack_send(conn, 1 - socket->side, false);
+    return (ssize_t)n;
+}
+
+ssize_t sim_stream_send(struct sim_socket *socket, const void *data, size_t size)
+{
+    struct sim_conn *conn = socket->conn;
+    if (socket->state == STATE_CONNECTING)
+        return -EAGAIN;
+    if (socket->family == AF_UNIX && socket->state != STATE_CONNECTED)
+        return -ENOTCONN;
+    if (socket->family == AF_UNIX && socket->shut_write)
+        return -EPIPE;
+    if (socket->family == AF_UNIX && size == 0)
+        return 0;
+    if (socket->error != 0)
+        return sim_take_error(socket);
+    if (socket->shut_write || socket->state != STATE_CONNECTED)
+        return -EPIPE;
+    struct flow *flow = &conn->flow[socket->side];
+    const struct sim_socket *peer = conn->end[1 - socket->side];
+    size_t used = (size_t)(flow->sent - flow->acked);
+    size_t room = used < socket->send_limit ? socket->send_limit - used : 0;
+    if (size == 0)
+        return 0;
+    if (room == 0)
+        return -EAGAIN;
+    if (socket->family == AF_UNIX && (peer == NULL || peer->shut_read))
+        return -EPIPE;
+    size_t n = sim_ring_add(&flow->ring, data, size < room ? size : room);
+    if (n == 0)
+        return -ENOBUFS;
+    flow->sent += n;
+    flow_push(conn, socket->side);
+    return (ssize_t)n;
+}
+
+static void unix_shutdown(struct sim_socket *socket, int how)
+{
+    struct sim_conn *conn = socket->conn;
+    struct sim_socket *peer = conn != NULL ? conn->end[1 - socket->side] : NULL;
+    socket->shut_read |= how != SHUT_WR;
+    socket->shut_write |= how != SHUT_RD;
+    if (peer != NULL) {
+        peer->shut_read |= how != SHUT_RD;
+        peer->shut_write |= how != SHUT_WR;
+        sim_stir(&peer->file);
+    }
+}
+
+static int tcp_shutdown(struct sim_socket *socket, int how)
+{
+    switch (socket->state) {
+    case STATE_LISTENING:
+        if (how != SHUT_WR)
+            stream_disconnect(socket);
+        return 0;
+    case STATE_CONNECTING:
+        stream_disconnect(socket);
+        return 0;
+    case STATE_CONNECTED:
+        socket->told = true;
+        socket->shut_read |= how != SHUT_WR;
+        socket->shut_write |= how != SHUT_RD;
+        if (how != SHUT_RD)
+            flow_end(socket->conn, socket->side);
+        return 0;
+    default: /* it counts all the same */
+        socket->dead |= socket->state == STATE_CLOSED && !socket->told;
+        socket->shut_read |= how != SHUT_WR;
+        socket->shut_write |= how != SHUT_RD;
+        return -ENOTCONN;
+    }
+}
+
+int sim_stream_shutdown(struct sim_socket *socket, int how)
+{
+    int result = 0;
+    if (how < SHUT_RD || how > SHUT_RDWR)
+        return -EINVAL;
+    if (socket->family == AF_UNIX)
+        unix_shutdown(socket, how);
+    else
+        result = tcp_shutdown(socket, how);
+    sim_stir(&socket->file);
+    return result;
+}
+
+/* -- Readiness and closing -- */
+
+static unsigned stream_ready(struct sim_file *file)
+{
+    struct sim_socket *socket = (struct sim_socket *)file;
+    const struct sim_conn *conn = socket->conn;
+    bool is_unix = socket->family == AF_UNIX;
+    unsigned bits = socket->error != 0 ? POLLERR : 0;
+    if (socket->state == STATE_LISTENING && !is_unix)
+        return list_empty(&socket->queue) ? 0 : POLLIN | POLLRDNORM;
+    if ((socket->shut_read && socket->shut_write) || socket->state == STATE_CLOSED || socket->state == STATE_NEW)
+        bits |= POLLHUP;
+    if (socket->shut_read)
+        bits |= POLLIN | POLLRDNORM | POLLRDHUP;
+    if (socket->state == STATE_CONNECTING)
+        return bits;
+    if (socket->state == STATE_LISTENING)
+        return bits | (list_empty(&socket->queue) ? 0 : POLLIN | POLLRDNORM);
+    if (conn != NULL && conn->flow[1 - socket->side].arrived > conn->flow[1 - socket->side].read)
+        bits |= POLLIN | POLLRDNORM;
+    bool open_end = socket->shut_write && !is_unix;
+    if (conn == NULL || open_end || is_writable(socket, &conn->flow[socket->side]))
+        bits |= POLLOUT | POLLWRNORM | (is_unix ? POLLWRBAND : 0);
+    return bits;
 }
 
 void sim_stream_drop_first(struct sim_socket *listener)
@@ -781,7 +883,7 @@ static void connection_close(struct sim_socket *socket)
         conn->gone[socket->side] = true;
     else if (unread || at_once)
         reset_send(conn, socket->side);
-    else if (!socket->shut_write)
+    else
         flow_end(conn, socket->side);
 }
 
@@ -798,6 +900,8 @@ static void stream_close(struct sim_file *file)
 
 static ssize_t stream_read(struct sim_file *file, void *data, size_t size)
 {
+    if (size == 0) /* read(2) of a socket, unlike recv(2), looks no further */
+        return 0;
     return sim_stream_recv((struct sim_socket *)file, data, size, 0);
 }
 
