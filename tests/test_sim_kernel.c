@@ -1,0 +1,371 @@
+/* test_sim_kernel.c: the simulated kernel against the real one, call by call.
+ *
+ * A sequence is some forty calls, from a seed (sim_kernel_plans.c). Each is made to a simulated host and to Linux, on
+ * the loopback device and in a directory of its own (sim_kernel_calls.c); what comes of it must be the same, and after each
+ * call poll(2) must say the same of every object. Linux may be a moment late, so that a call which did nothing yet is
+ * made to it again, and its masks are looked at again, for at most a second.
+ *
+ * A difference that is not there when the sequence runs again was another program's doing (an ephemeral port met twice,
+ * a softirq put off); there may be few of those, and they are counted. One that stays is shrunk, call by call, and
+ * printed with both outcomes.
+ *
+ *     SEQUENCES=50000 SEED=1 build/tests/test_sim_kernel
+ *
+ * LEFT OUT, because the simulation does not know it, or because it is each kernel's own:
+ * - How many bytes fit. FILL only asks that some do, that then the socket is not writable, and that it is again when
+ *   the peer has read all. Otherwise a sequence sends less than any buffer holds (sim_kernel_plans.c), in fewer
+ *   datagrams than a Unix socket queues.
+ *   After SHUT_RD Linux tells the sender of room only when he asks, which is late: no FILL then.
+ * - What is left of a connection that is closed: a port that is in TIME_WAIT, or in the hands of an orphan, may be
+ *   bound. So addresses to bind are those of open descriptors only, and connections that a sequence leaves are reset.
+ * - Other networks, and UDP sockets that are connected to port 0: nothing is connected there.
+ * - TCP sockets that are connected to themselves; that failed to connect over IPv4, as IPv6 sockets, and try IPv6;
+ *   accepted ones that are bound anew when their connection is over.
+ * - Which of several sockets with SO_REUSEPORT gets a client or a datagram: nothing is sent there (left_out()).
+ * - The order of epoll_wait's events; edge-triggered, one-shot and exclusive registrations.
+ * - Nagle's algorithm (every TCP socket has TCP_NODELAY), MSG_MORE and TCP_CORK, urgent bytes, MSG_WAITALL, ancillary data; O_DIRECT pipes; blocking descriptors.
+ * - Directories and permissions: a Unix path may be missing, but not forbidden.
+ * - What Linux changed lately: more than 8 bytes for an eventfd; SO_REUSEPORT of Unix sockets;
+ *   which of its errors a Unix datagram socket gives after SHUT_WR.
+ * - The default of SO_SNDBUF and SO_RCVBUF, which is a world's option here and the administrator's there. */
+/* engine-independent */
+#include "sim_kernel.h"
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define DEFAULT_SEQUENCES 3000
+#define PATIENCE_MS       1000
+
+struct run {
+    struct side sim, real;
+    unsigned shared, shut, deaf; /* slots that had SO_REUSEPORT; SHUT_WR; SHUT_RD */
+    unsigned accepted, mapped;   /* that accept made; that connected over IPv4 as IPv6 */
+    unsigned patience;
+    char *report; /* or NULL */
+    size_t room, written;
+};
+
+static char directory[] = "/tmp/asyncore-XXXXXX";
+
+/* -- Comparing -- */
+
+static bool differ(const struct run *run)
+{
+    return strcmp(run->sim.text, run->real.text) != 0;
+}
+
+/* Whether the real call did nothing, so that it can be made again. */
+static bool did_nothing(const struct call *call, const struct run *run)
+{
+    long n = run->real.n;
+    switch (call->kind) {
+    case POLL:
+    case SELECT:
+    case EPOLL_WAIT:
+    case GETSOCKNAME:
+    case GETPEERNAME:
+        return true;
+    case GETSOCKOPT:
+        return n == 0;
+    case CONNECT:
+        return n == -EALREADY;
+    case RECV:
+    case RECVFROM:
+        return n == -EAGAIN || (call->flags & MSG_PEEK) != 0;
+    case ACCEPT:
+    case SEND:
+    case SENDTO:
+    case READ:
+    case WRITE:
+        return n == -EAGAIN;
+    default:
+        return false;
+    }
+}
+
+static void pause_ms(void)
+{
+    poll(NULL, 0, 1);
+}
+
+static bool calls_differ(struct run *run, const struct call *call, unsigned index)
+{
+    uint64_t end = clock_ns() + run->patience * UINT64_C(1000000);
+    side_call(&run->sim, call, index);
+    run->real.expected = run->sim.n;
+    side_call(&run->real, call, index);
+    while (differ(run) && did_nothing(call, run) && clock_ns() < end) {
+        pause_ms();
+        side_call(&run->real, call, index);
+    }
+    return differ(run);
+}
+
+static bool masks_differ(struct run *run)
+{
+    uint64_t end = clock_ns() + run->patience * UINT64_C(1000000);
+    side_masks(&run->sim);
+    side_masks(&run->real);
+    while (differ(run) && clock_ns() < end) {
+        pause_ms();
+        side_masks(&run->real);
+    }
+    return differ(run);
+}
+
+/* -- Sequences -- */
+
+static bool makes_slot(const struct call *call)
+{
+    return call->kind <= EPOLL;
+}
+
+static bool is_unix(const struct run *run, int slot)
+{
+    int family = 0;
+    socklen_t length = sizeof family;
+    run->sim.os->getsockopt(run->sim.fd[slot], SOL_SOCKET, SO_DOMAIN, &family, &length, run->sim.os);
+    return family == AF_UNIX;
+}
+
+static struct sockaddr_in6 name_of(const struct run *run, int slot)
+{
+    struct sockaddr_in6 name = {.sin6_port = 0}; /* at the same place in sockaddr_in */
+    socklen_t length = sizeof name;
+    if (slot < 0 || run->sim.os->getsockname(run->sim.fd[slot], (void *)&name, &length, run->sim.os) < 0)
+        name.sin6_family = AF_UNSPEC;
+    return name;
+}
+
+static bool is_connected(const struct run *run, int slot)
+{
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+    return run->sim.os->getpeername(run->sim.fd[slot], (void *)&peer, &length, run->sim.os) == 0;
+}
+
+static bool odd_connect(const struct run *run, const struct call *call, bool toward_slot)
+{
+    struct sockaddr_in6 own = name_of(run, call->a), other = name_of(run, toward_slot ? call->number : -1);
+    if (call->where == FOREIGN4 || (call->where <= ANY6 && call->where != NOWHERE))
+        return true;
+    bool inet = own.sin6_family == AF_INET || own.sin6_family == AF_INET6;
+    if (inet && own.sin6_port != 0 && toward_slot && own.sin6_port == other.sin6_port &&
+        run->sim.type[call->a] == SOCK_STREAM)
+        return true;
+    bool mapped = call->a >= 0 && run->mapped >> call->a & 1;
+    return mapped && run->sim.type[call->a] == SOCK_STREAM && !is_connected(run, call->a) &&
+           call->where != OF_SLOT_MAPPED;
+}
+
+static bool odd_bind(const struct run *run, const struct call *call, bool toward_slot)
+{
+    if (call->where == NOBODY4 || call->where == NOBODY6 || call->where == HALF_IN)
+        return true;
+    if (call->a >= 0 && run->accepted >> call->a & 1 && !is_connected(run, call->a))
+        return true;
+    return toward_slot &&
+           (run->sim.fd[call->number] == NOT_OPEN || name_of(run, call->number).sin6_family == AF_UNSPEC);
+}
+
+/* What is not run, in neither kernel; the file's head says why. */
+static bool left_out(const struct run *run, const struct call *call)
+{
+    const struct side *sim = &run->sim;
+    bool toward_slot = call->where >= OF_SLOT && call->where < NOBODY4;
+    bool sends = call->kind == SEND || call->kind == SENDTO || call->kind == WRITE;
+    if (makes_slot(call) && sim->fd[call->a] != NOT_OPEN)
+        return true;
+    if ((call->kind == ACCEPT || call->kind == PIPE) && sim->fd[call->b] != NOT_OPEN)
+        return true;
+    if (call->kind == CONNECT && odd_connect(run, call, toward_slot))
+        return true;
+    if (call->kind == BIND && odd_bind(run, call, toward_slot))
+        return true;
+    if (call->kind == SENDTO && call->where == FOREIGN4)
+        return true;
+    if ((call->kind == CONNECT || call->kind == SENDTO) && toward_slot && run->shared >> call->number & 1)
+        return true;
+    if (call->a < 0)
+        return false;
+    if (call->kind == WRITE && sim->type[call->a] == EVENTFD_TYPE && call->size > 8)
+        return true;
+    if (sends && run->shut >> call->a & 1 && sim->type[call->a] == SOCK_DGRAM && is_unix(run, call->a))
+        return true;
+    if (call->kind == FILL && run->deaf >> call->b & 1)
+        return true;
+    return call->kind == SETSOCKOPT && call->option == SO_REUSEPORT && is_unix(run, call->a);
+}
+
+static void note_effects(struct run *run, const struct call *call)
+{
+    if (call->kind == SETSOCKOPT && call->level == SOL_SOCKET && call->option == SO_REUSEPORT && call->a >= 0)
+        run->shared |= 1u << call->a;
+    if (call->kind == SHUTDOWN && call->flags != SHUT_RD && call->a >= 0)
+        run->shut |= 1u << call->a;
+    if (call->kind == SHUTDOWN && call->flags != SHUT_WR && call->a >= 0)
+        run->deaf |= 1u << call->a;
+    if (makes_slot(call)) {
+        run->shut &= ~(1u << call->a);
+        run->deaf &= ~(1u << call->a);
+    }
+    if (call->kind == ACCEPT && call->a >= 0)
+        run->accepted |= 1u << call->b;
+    if (call->kind == CLOSE && call->a >= 0) {
+        run->accepted &= ~(1u << call->a);
+        run->mapped &= ~(1u << call->a);
+    }
+    if (call->kind == CONNECT && call->a >= 0) {
+        struct sockaddr_in6 own = name_of(run, call->a);
+        if (own.sin6_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&own.sin6_addr))
+            run->mapped |= 1u << call->a;
+    }
+    if (call->kind == ACCEPT && call->a >= 0 && run->shared >> call->a & 1)
+        run->shared |= 1u << call->b;
+}
+
+static void report(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void report(struct run *run, const char *format, ...)
+{
+    va_list arguments;
+    if (run->report == NULL || run->written >= run->room)
+        return;
+    va_start(arguments, format);
+    run->written += (size_t)vsnprintf(run->report + run->written, run->room - run->written, format, arguments);
+    va_end(arguments);
+}
+
+static void report_call(struct run *run, const struct call *call, bool same)
+{
+    char text[512];
+    call_print(call, text, sizeof text);
+    if (same)
+        report(run, "    %s = %s\n", text, run->sim.text);
+    else
+        report(run, "    %s\n        simulated: %s\n        real:      %s\n", text, run->sim.text, run->real.text);
+}
+
+/* A FILL that did not end as it should leaves different amounts behind. */
+static bool is_over(const struct run *run, const struct call *call)
+{
+    return call->kind == FILL && strstr(run->sim.text, "not all") != NULL;
+}
+
+/* The index of the first call that differs, or -1. */
+static int run_calls(struct run *run, const struct call *calls, int count, unsigned seed)
+{
+    struct asyncore_sim_options options = {.send_buffer = 425984, .receive_buffer = 425984};
+    struct asyncore_sim *world;
+    int found = -1;
+    ck_assert_int_eq(asyncore_sim_new(&world, seed, &options), 0);
+    side_begin(&run->sim, world, directory, seed);
+    side_begin(&run->real, NULL, directory, seed);
+    run->shared = run->shut = run->deaf = run->accepted = run->mapped = 0;
+    for (int i = 0; i < count && found < 0; i++) {
+        if (left_out(run, &calls[i]))
+            continue;
+        bool differs = calls_differ(run, &calls[i], (unsigned)i);
+        report_call(run, &calls[i], !differs);
+        note_effects(run, &calls[i]);
+        if (!differs && is_over(run, &calls[i]))
+            break;
+        if (!differs && masks_differ(run)) {
+            differs = true;
+            report(run, "    poll, of every slot\n        simulated:%s\n        real:     %s\n", run->sim.text,
+                   run->real.text);
+        }
+        if (differs)
+            found = i;
+    }
+    side_end(&run->real);
+    side_end(&run->sim);
+    asyncore_sim_free(world);
+    return found;
+}
+
+/* Leaves out what is not needed for the difference. */
+static int shrink(struct run *run, struct call *calls, int count, unsigned seed)
+{
+    struct call fewer[MOST];
+    run->patience = 50;
+    for (bool again = true; again;) {
+        again = false;
+        for (int i = count - 1; i >= 0; i--) {
+            memcpy(fewer, calls, (size_t)count * sizeof *calls);
+            memmove(&fewer[i], &fewer[i + 1], (size_t)(count - 1 - i) * sizeof *calls);
+            int found = run_calls(run, fewer, count - 1, seed);
+            if (found < 0)
+                continue;
+            count = found + 1;
+            memcpy(calls, fewer, (size_t)count * sizeof *calls);
+            i = i < count ? i : count;
+            again = true;
+        }
+    }
+    run->patience = PATIENCE_MS;
+    return count;
+}
+
+/* -- The tests -- */
+
+static unsigned environment(const char *name, unsigned otherwise)
+{
+    const char *text = getenv(name);
+    return text != NULL && *text != '\0' ? (unsigned)strtoul(text, NULL, 10) : otherwise;
+}
+
+static unsigned sequences(void)
+{
+    return environment("SEQUENCES", under_valgrind() || runs_slowly() ? DEFAULT_SEQUENCES / 10 : DEFAULT_SEQUENCES);
+}
+
+static void fail_with(struct run *run, enum theme theme, unsigned seed)
+{
+    static char text[1 << 16];
+    struct call calls[MOST];
+    int count = plan(theme, seed, calls);
+    count = shrink(run, calls, count, seed);
+    run->report = text;
+    run->room = sizeof text;
+    run_calls(run, calls, count, seed);
+    ck_abort_msg("theme %d, SEED=%u SEQUENCES=1: the kernels differ\n%s", theme, seed, text);
+}
+
+START_TEST(the_kernels_agree)
+{
+    enum theme theme = (enum theme)_i;
+    unsigned first = environment("SEED", 1), count = (sequences() + THEMES - 1) / THEMES, once = 0;
+    static struct run run = {.patience = PATIENCE_MS};
+    struct call calls[MOST];
+    signal(SIGPIPE, SIG_IGN);
+    must(mkdtemp(directory) != NULL);
+    for (unsigned seed = first; seed < first + count; seed++) {
+        int length = plan(theme, seed, calls);
+        if (run_calls(&run, calls, length, seed) < 0)
+            continue;
+        if (run_calls(&run, calls, length, seed) >= 0 && run_calls(&run, calls, length, seed) >= 0) {
+            fail_with(&run, theme, seed);
+        }
+        once++;
+    }
+    rmdir(directory);
+    if (once != 0)
+        printf("theme %d: %u of %u sequences differed once, and not again\n", theme, once, count);
+    ck_assert_uint_le(once, 1 + count / 200);
+}
+END_TEST
+
+static void add_tests(TCase *tests)
+{
+    tcase_set_timeout(tests, 60 + sequences() / 100); /* a difference takes long to shrink */
+    tcase_add_loop_test(tests, the_kernels_agree, 0, THEMES);
+}
+
+int main(void)
+{
+    return run_suite("sim_kernel", add_tests, NULL);
+}
