@@ -34,7 +34,9 @@ static struct sim_socket *sender_of(const struct packet *packet)
 static void refused_event(struct asyncore_sim *world, void *object, uint64_t argument)
 {
     struct packet *packet = object;
-    struct sim_socket *sender = world->closing ? NULL : sender_of(packet);
+    struct sim_socket *sender = NULL; /* whoever such packets would come to: with SO_REUSEADDR maybe another */
+    if (!world->closing)
+        sender = sim_socket_at(packet->from_host, SOCK_DGRAM, &packet->from, &packet->to);
     (void)argument;
     if (sender != NULL && sim_address_equal(&sender->peer, &packet->to)) {
         sender->error = ECONNREFUSED;

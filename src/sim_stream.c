@@ -387,6 +387,7 @@ static void connected(struct sim_socket *socket)
 static void inherit(struct sim_socket *child, const struct sim_socket *listener)
 {
     child->v6only = listener->v6only;
+    child->own_address = listener->own_address;
     child->reuse_address = listener->reuse_address;
     child->reuse_port = listener->reuse_port;
     child->linger = listener->linger;
