@@ -1,6 +1,6 @@
 /* sim_kernel_plans.c: sequences of calls from a seed. A PLAN is a few calls that lead somewhere, as a program makes
- * them: a listener, its clients, bytes, their ends. A sequence weaves some plans together, throws calls in that nobody would
- * make, and goes on with more of those when the plans are through.
+ * them: a listener, its clients, bytes, their ends. A sequence weaves some plans together, throws calls in that
+ * nobody would make, and goes on with more of those when the plans are through.
  *
  * What a sequence sends outside FILL is bounded as a whole (`budget`, `datagrams`), so that it fits the smallest buffer
  * on its way whatever the kernel's bookkeeping takes of it. */
