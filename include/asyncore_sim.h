@@ -17,7 +17,8 @@
  *
  * SOCKETS are TCP and UDP over IPv4 and IPv6, and Unix streams and datagrams within a host; poll, select and epoll are
  * level-triggered. Where they differ from Linux it is a fault here, but for what is left out: urgent bytes,
- * ancillary data, multicast, IP options, TIME_WAIT, sockets connected to themselves, Nagle's delays; io_uring (-ENOSYS); sockets of a host do not outlive its map.
+ * ancillary data, multicast, IP options, TIME_WAIT, sockets connected to themselves, Nagle's delays;
+ * io_uring (-ENOSYS); sockets of a host do not outlive its map.
  *
  * UNITS. Times are nanoseconds since the world began, sizes are bytes, chances are in a million.
  *
