@@ -70,6 +70,11 @@ static int fd_of(const struct side *side, int slot)
     return slot < 0 ? -1 : side->fd[slot];
 }
 
+static int type_of(const struct side *side, int slot)
+{
+    return slot < 0 ? 0 : side->type[slot];
+}
+
 static void slot_set(struct side *side, int slot, long fd, int type)
 {
     if (fd < 0)
@@ -314,9 +319,9 @@ static void call_accept(struct side *side, const struct call *call)
     if (fd < 0)
         return;
     make_room(side, fd); /* Unix sockets do not inherit it */
-    slot_set(side, call->b, fd, side->type[call->a]);
+    slot_set(side, call->b, fd, type_of(side, call->a));
     if (given != 0)
-        tell_address(side, side->type[call->a], &from, given, length);
+        tell_address(side, type_of(side, call->a), &from, given, length);
 }
 
 static void call_name(struct side *side, const struct call *call)
@@ -328,7 +333,7 @@ static void call_name(struct side *side, const struct call *call)
                                            : side->os->getpeername(fd, &name.any, &length, side->os);
     tell_result(side, result);
     if (result == 0)
-        tell_address(side, side->type[call->a], &name, given, length);
+        tell_address(side, type_of(side, call->a), &name, given, length);
 }
 
 static void call_setsockopt(struct side *side, const struct call *call)
@@ -404,7 +409,7 @@ static void call_send(struct side *side, const struct call *call, unsigned index
 /* The rest of what the simulation had in one piece may come a moment later. */
 static long recv_rest(struct side *side, const struct call *call, long n)
 {
-    bool whole = call->kind == RECV && (call->flags & MSG_PEEK) == 0 && side->type[call->a] == SOCK_STREAM;
+    bool whole = call->kind == RECV && (call->flags & MSG_PEEK) == 0 && type_of(side, call->a) == SOCK_STREAM;
     while (whole && n > 0 && n < side->expected) {
         struct pollfd wait = {.fd = side->fd[call->a], .events = POLLIN};
         if (poll(&wait, 1, 1000) <= 0)
@@ -431,7 +436,7 @@ static void call_recv(struct side *side, const struct call *call)
     if (n > 0)
         tell_bytes(side, bytes, (size_t)n < size ? (size_t)n : size);
     if (n >= 0 && call->kind == RECVFROM)
-        tell_address(side, side->type[call->a], &from, sizeof from, length);
+        tell_address(side, type_of(side, call->a), &from, sizeof from, length);
 }
 
 static unsigned mask_of(struct side *side, int slot, unsigned wanted)

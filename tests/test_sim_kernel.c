@@ -150,20 +150,23 @@ static bool is_connected(const struct run *run, int slot)
     return run->sim.os->getpeername(run->sim.fd[slot], (void *)&peer, &length, run->sim.os) == 0;
 }
 
+static bool is_stream(const struct run *run, int slot)
+{
+    return slot >= 0 && run->sim.type[slot] == SOCK_STREAM;
+}
+
 static bool odd_connect(const struct run *run, const struct call *call, bool toward_slot)
 {
     struct sockaddr_in6 own = name_of(run, call->a), other = name_of(run, toward_slot ? call->number : -1);
     if (call->where == FOREIGN4 || (call->where <= ANY6 && call->where != NOWHERE))
         return true;
     bool inet = own.sin6_family == AF_INET || own.sin6_family == AF_INET6;
-    if (inet && own.sin6_port != 0 && toward_slot && own.sin6_port == other.sin6_port &&
-        run->sim.type[call->a] == SOCK_STREAM)
+    if (inet && own.sin6_port != 0 && toward_slot && own.sin6_port == other.sin6_port && is_stream(run, call->a))
         return true;
     bool mapped = call->a >= 0 && run->mapped >> call->a & 1;
     if (mapped && call->where == UNSPEC)
         return true;
-    return mapped && run->sim.type[call->a] == SOCK_STREAM && !is_connected(run, call->a) &&
-           call->where != OF_SLOT_MAPPED;
+    return mapped && is_stream(run, call->a) && !is_connected(run, call->a) && call->where != OF_SLOT_MAPPED;
 }
 
 static bool odd_bind(const struct run *run, const struct call *call, bool toward_slot)
@@ -219,6 +222,8 @@ static void note_effects(struct run *run, const struct call *call)
     }
     if (call->kind == ACCEPT && call->a >= 0)
         run->accepted |= 1u << call->b;
+    if (call->kind == ACCEPT && call->a >= 0 && run->deaf >> call->a & 1)
+        run->deaf |= 1u << call->b;
     if (call->kind == CLOSE && call->a >= 0) {
         run->accepted &= ~(1u << call->a);
         run->mapped &= ~(1u << call->a);
