@@ -299,8 +299,11 @@ static int bind_auto(struct sim_socket *socket)
     struct sim_address address = {.length = sizeof(sa_family_t) + 6};
     address.un.sun_family = AF_UNIX;
     for (unsigned i = 0; socket->local.length == 0; i++) {
+        int other = socket->type == SOCK_STREAM ? SOCK_DGRAM : SOCK_STREAM;
+        struct sim_socket *found;
         snprintf(&address.un.sun_path[1], 6, "%05x", i & 0xFFFFF);
-        bind_abstract(socket, &address);
+        if (sim_unix_find(socket->file.host, other, &address, &found) < 0) /* or the same name would mean two */
+            bind_abstract(socket, &address);
     }
     sim_stream_named(socket);
     return 0;
