@@ -89,7 +89,8 @@ ASYNCORE_API void asynchat_simple_producer_init(struct asynchat_simple_producer 
                                                 size_t piece);
 
 /* When all that was pushed is sent: handle_close, whose default closes. An override that does not, to read on until the
- * peer's end, gets it once more then. After the peer's end was told, the channel is closed without asking again. */
+ * peer's end, gets it once more then. After the peer's end was told, the channel is closed without asking again. It never
+ * fails for want of memory. */
 ASYNCORE_API int asynchat_close_when_done(struct asynchat *c);
 
 /* Forgets collected bytes of a terminator, queued input and queued output. */

@@ -348,11 +348,11 @@ int asynchat_push_with_producer(struct asynchat *c, struct asynchat_producer *p)
 int asynchat_close_when_done(struct asynchat *c)
 {
     int result = may_queue(&c->base, 0);
-    if (result == 0)
-        result = queue_end(&c->base);
-    if (result == 0)
-        pushed(c);
-    return result;
+    if (result < 0)
+        return result;
+    queue_end(&c->base);
+    pushed(c);
+    return 0;
 }
 
 void asynchat_discard_buffers(struct asynchat *c)

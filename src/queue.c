@@ -47,17 +47,26 @@ static struct asyncore_map *map_of(struct asyncore_dispatcher_with_send *s)
     return s->base.map;
 }
 
+/* The end of every queue that has one: nothing comes after it, so that it is never written, and one is enough for all.
+ * It needs no memory, and so to close cannot fail. */
+static struct chunk the_end = {.kind = CHUNK_END};
+
+static void link_chunk(struct asyncore_dispatcher_with_send *s, struct chunk *c)
+{
+    if (s->tail_ != NULL)
+        ((struct chunk *)s->tail_)->next = c;
+    else
+        s->head_ = c;
+    s->tail_ = c;
+}
+
 static struct chunk *append(struct asyncore_dispatcher_with_send *s, enum chunk_kind kind, size_t room)
 {
     struct chunk *c = map_alloc(map_of(s), sizeof *c + room);
     if (c == NULL)
         return NULL;
     *c = (struct chunk){.kind = kind, .room = (uint32_t)room, .data = c->bytes};
-    if (s->tail_ != NULL)
-        ((struct chunk *)s->tail_)->next = c;
-    else
-        s->head_ = c;
-    s->tail_ = c;
+    link_chunk(s, c);
     return c;
 }
 
@@ -119,20 +128,22 @@ int queue_producer(struct asyncore_dispatcher_with_send *s, struct asynchat_prod
     return 0;
 }
 
-int queue_end(struct asyncore_dispatcher_with_send *s)
+void queue_end(struct asyncore_dispatcher_with_send *s)
 {
-    return append(s, CHUNK_END, 0) == NULL ? -ENOMEM : 0;
+    link_chunk(s, &the_end);
 }
 
 bool queue_ended(const struct asyncore_dispatcher_with_send *s)
 {
-    return s->tail_ != NULL && ((struct chunk *)s->tail_)->kind == CHUNK_END;
+    return s->tail_ == &the_end;
 }
 
 /* A view buffer comes back to the map, which has use for one. */
 static void give_back(struct asyncore_map *map, struct chunk *c)
 {
     struct asynchat_producer *p = c->kind == CHUNK_PRODUCER ? c->arg : NULL;
+    if (c == &the_end)
+        return;
     if (p != NULL && c->room == IN_MORE) {
         c->room = DROPPED;
         return;
@@ -209,7 +220,7 @@ int queue_send(struct asyncore_dispatcher_with_send *s, bool ask, bool *ended)
     size_t sent = 0;
     int produced = 0;
     for (struct chunk *c; (c = s->head_) != NULL && sent < BYTES_PER_FLUSH;) {
-        if (c->kind == CHUNK_END) {
+        if (c == &the_end) {
             *ended = true;
             pop(s);
             return 0;

@@ -17,7 +17,7 @@ int queue_ref(struct asyncore_dispatcher_with_send *s, const void *data, size_t 
               void *arg);
 int queue_view(struct asyncore_dispatcher_with_send *s, const void *data, size_t size); /* of the map's view buffer */
 int queue_producer(struct asyncore_dispatcher_with_send *s, struct asynchat_producer *p);
-int queue_end(struct asyncore_dispatcher_with_send *s);
+void queue_end(struct asyncore_dispatcher_with_send *s);
 bool queue_ended(const struct asyncore_dispatcher_with_send *s);
 void queue_drop(struct asyncore_dispatcher_with_send *s);
 
