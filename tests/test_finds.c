@@ -1,0 +1,395 @@
+/* test_finds.c: faults that fuzzing the API and the parsers found, each as the shortest scenario that shows it. What
+ * spins is seen by the number of turns in a time in which nothing happens. Objects that are not probes are static, for
+ * they outlive the map. */
+#include "map.h"
+#include "support.h"
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* /etc/hosts with a text of ours in its place. */
+static const char *hosts_text;
+static FILE *hosts_open(void);
+#define fopen(path, mode) ((void)(path), (void)(mode), hosts_open())
+#define hosts_lookup      hosts_lookup_in_text
+int hosts_lookup_in_text(const char *host, int family, struct asyncore_address *addresses, size_t size, struct os *os);
+#include "names_hosts.c"
+#undef fopen
+#undef hosts_lookup
+
+static FILE *hosts_open(void)
+{
+    return fmemopen((void *)(uintptr_t)hosts_text, strlen(hosts_text), "r");
+}
+
+static int yes(struct asyncore_dispatcher *d)
+{
+    (void)d;
+    return 1;
+}
+
+static const struct asyncore_class plain_class = {.name = "plain"};
+static const struct asyncore_class asked_class = {.name = "asked", .parent = &probe_class, .readable = yes};
+
+/* For channels that may be opened again: it has no destroy. */
+static int read_and_note(struct asyncore_dispatcher *d)
+{
+    char bytes[64];
+    ssize_t n = asyncore_recv(d, bytes, sizeof bytes);
+    if (n > 0)
+        note("%.*s", (int)n, bytes);
+    return (int)n;
+}
+
+static int note_close(struct asyncore_dispatcher *d)
+{
+    note("close");
+    return asyncore_close(d);
+}
+
+static const struct asyncore_class again_class = {
+    .name = "again", .handle_read = read_and_note, .handle_close = note_close};
+
+/* -- Datagram sockets ---------------------------------------------------------------------------------------------- */
+
+START_TEST(a_queue_of_a_datagram_socket_that_is_not_connected_waits_for_connect)
+{
+    static struct asyncore_dispatcher_with_send s;
+    static struct asyncore_dispatcher to;
+    char port[8];
+    ck_assert_int_eq(asyncore_dispatcher_init(&to, &again_class, map), 0);
+    ck_assert_int_eq(asyncore_create_socket(&to, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq(asyncore_bind(&to, "127.0.0.1", "0"), 0);
+    channel_port(&to, port);
+    ck_assert_int_eq(asyncore_dispatcher_with_send_init(&s, &plain_class, map), 0);
+    ck_assert_int_eq(asyncore_create_socket(&s.base, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq((int)asyncore_send(&s.base, "queued", 6), 0);
+    ck_assert_uint_eq(asyncore_queued(&s), 6);
+    assert_idle_for(60);
+    ck_assert_int_eq(asyncore_connect(&s.base, "127.0.0.1", port), 0);
+    run_until(notes()[0] != '\0');
+    assert_notes("queued");
+    ck_assert_uint_eq(asyncore_queued(&s), 0);
+}
+END_TEST
+
+START_TEST(a_stream_ends_on_a_channel_that_had_a_datagram_socket)
+{
+    static struct asyncore_dispatcher d;
+    int fds[2];
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &again_class, map), 0);
+    ck_assert_int_eq(asyncore_create_socket(&d, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq(asyncore_close(&d), 0);
+    unix_pair(fds);
+    ck_assert_int_eq(asyncore_set_socket(&d, fds[0]), 0);
+    close(fds[1]);
+    for (int i = 0; i < 3; i++)
+        turn();
+    assert_notes("close");
+}
+END_TEST
+
+static void add_datagrams(TCase *tests)
+{
+    tcase_add_test(tests, a_queue_of_a_datagram_socket_that_is_not_connected_waits_for_connect);
+    tcase_add_test(tests, a_stream_ends_on_a_channel_that_had_a_datagram_socket);
+}
+
+/* -- What a handle_socket may not do ------------------------------------------------------------------------------- */
+
+static struct asyncore_dispatcher *made; /* in its handle_socket */
+
+/* Every way to open `made` again. set_socket closes what it was given. */
+static void refuse_to_open(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fds[2], before = count_descriptors();
+    ck_assert_int_eq(asyncore_create_socket(made, AF_INET, SOCK_STREAM), -EBUSY);
+    ck_assert_int_eq(asyncore_bind(made, "127.0.0.1", "0"), -EBUSY);
+    ck_assert_int_eq(asyncore_connect_sockaddr(made, (struct sockaddr *)&address, sizeof address), -EBUSY);
+    ck_assert_int_eq(asyncore_connect(made, "127.0.0.1", "1"), -EBUSY);
+    unix_pair(fds);
+    ck_assert_int_eq(asyncore_set_socket(made, fds[0]), -EBUSY);
+    close(fds[1]);
+    ck_assert_int_eq(made->fd, -1);
+    ck_assert_int_eq(count_descriptors(), before);
+}
+
+static int open_the_outer(struct asyncore_dispatcher *d, int fd)
+{
+    (void)d;
+    (void)fd;
+    refuse_to_open();
+    return 0;
+}
+
+static const struct asyncore_class inner_class = {.name = "inner", .handle_socket = open_the_outer};
+
+/* _i: itself, or in the handle_socket of another channel within. */
+static int close_and_open(struct asyncore_dispatcher *d, int fd)
+{
+    static struct asyncore_dispatcher inner;
+    made = d;
+    ck_assert_int_eq(d->fd, fd);
+    ck_assert_int_eq(asyncore_close(d), 0);
+    if (d->data == NULL) {
+        refuse_to_open();
+        return 0;
+    }
+    ck_assert_int_eq(asyncore_dispatcher_init(&inner, &inner_class, map), 0);
+    ck_assert_int_eq(asyncore_create_socket(&inner, AF_INET, SOCK_STREAM), 0);
+    ck_assert_int_eq(asyncore_fini(&inner), 0);
+    return 0;
+}
+
+START_TEST(a_channel_closed_in_its_handle_socket_is_not_opened_again_there)
+{
+    static const struct asyncore_class class_ = {
+        .name = "reopens", .handle_socket = close_and_open, .handle_read = read_and_note, .handle_close = note_close};
+    static struct asyncore_dispatcher d;
+    int fds[2], before = count_descriptors();
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &class_, map), 0);
+    d.data = _i == 0 ? NULL : &d;
+    ck_assert_int_eq(asyncore_create_socket(&d, AF_INET, SOCK_STREAM), -ECANCELED);
+    ck_assert_int_eq(count_descriptors(), before);
+    ck_assert_int_eq(d.fd, -1);
+    unix_pair(fds);
+    ck_assert_int_eq(asyncore_set_socket(&d, fds[0]), 0); /* now */
+    peer_send(fds[1], "x", 1);
+    turn();
+    assert_notes("x");
+    close(fds[1]);
+}
+END_TEST
+
+static int join_at_once(struct asyncore_dispatcher *d, int fd)
+{
+    (void)fd;
+    note("%d", asyncore_add_channel(d, NULL) == -EBUSY);
+    note("%d", asyncore_add_channel(d, map) == -EBUSY);
+    return 0;
+}
+
+START_TEST(a_channel_does_not_join_its_map_in_its_handle_socket)
+{
+    static const struct asyncore_class class_ = {.name = "joins", .handle_socket = join_at_once};
+    static struct asyncore_dispatcher d;
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &class_, map), 0);
+    ck_assert_int_eq(asyncore_create_socket(&d, AF_INET, SOCK_STREAM), 0);
+    assert_notes("1 1");
+    ck_assert_int_eq(asyncore_add_channel(&d, NULL), -EEXIST); /* it is in */
+}
+END_TEST
+
+static int turn_at_once(struct asyncore_dispatcher *d, int fd)
+{
+    (void)fd;
+    ck_assert_int_eq(asyncore_close(d), 0); /* a turn, or the end of the map, would destroy it */
+    note("%d", asyncore_poll(map, 0) == -EBUSY);
+    note("%d", asyncore_loop(map, 0, 1) == -EBUSY);
+    note("%d", asyncore_map_free(map) == -EBUSY);
+    note("%d", probe_of(d)->destroys);
+    return 0;
+}
+
+START_TEST(a_handle_socket_outside_a_turn_makes_no_turn_and_frees_no_map)
+{
+    static const struct asyncore_class class_ = {
+        .name = "turns", .parent = &probe_class, .handle_socket = turn_at_once};
+    struct probe *p = probe_new(&class_, "");
+    ck_assert_int_eq(asyncore_create_socket(&p->base, AF_INET, SOCK_STREAM), -ECANCELED);
+    assert_notes("1 1 1 0");
+    turn();
+    assert_notes("destroy");
+}
+END_TEST
+
+static void add_making(TCase *tests)
+{
+    tcase_add_loop_test(tests, a_channel_closed_in_its_handle_socket_is_not_opened_again_there, 0, 2);
+    tcase_add_test(tests, a_channel_does_not_join_its_map_in_its_handle_socket);
+    tcase_add_test(tests, a_handle_socket_outside_a_turn_makes_no_turn_and_frees_no_map);
+}
+
+/* -- Channels that are closed -------------------------------------------------------------------------------------- */
+
+static int nothing(struct asynchat *c, const void *data, size_t n)
+{
+    (void)c;
+    (void)data;
+    (void)n;
+    return 0;
+}
+
+static void note_destroy(struct asyncore_dispatcher *d)
+{
+    (void)d;
+    note("destroy");
+}
+
+START_TEST(marks_and_terminators_of_a_channel_that_waits_for_destroy_are_ebadf_and_take_nothing)
+{
+    static const struct asynchat_class class_ = {.base = {.name = "closed", .destroy = note_destroy},
+                                                 .collect_incoming_data = nothing};
+    static const char longer[] = "longer than what fits into the struct";
+    static struct asynchat c;
+    const void *bytes = &c;
+    int fds[2];
+    unix_pair(fds);
+    ck_assert_int_eq(asynchat_init(&c, &class_, map), 0);
+    ck_assert_int_eq(asyncore_set_socket(&c.base.base, fds[0]), 0);
+    ck_assert_int_eq(asynchat_set_terminator(&c, longer, sizeof longer), 0);
+    ck_assert_int_eq(asyncore_set_marks(&c.base, 1, 2, 3), 0);
+    ck_assert_int_eq(asyncore_close(&c.base.base), 0);
+    ck_assert_int_eq(asynchat_set_terminator(&c, longer, sizeof longer), -EBADF);
+    ck_assert_int_eq(asynchat_set_terminator(&c, "\n", 1), -EBADF);
+    ck_assert_int_eq(asyncore_set_marks(&c.base, 1, 2, 3), -EBADF);
+    ck_assert_uint_eq(asynchat_get_terminator(&c, &bytes), 0);
+    ck_assert_ptr_null(bytes);
+    ck_assert_ptr_null(c.base.marks_);
+    turn();
+    assert_notes("destroy");
+    close(fds[1]);
+}
+END_TEST
+
+static void come_and_go(void *arg)
+{
+    int peer;
+    (void)arg;
+    struct probe *p = probe_with_peer(&asked_class, &peer);
+    ck_assert_int_eq(asyncore_close(&p->base), 0);
+    close(peer);
+}
+
+/* _i: outside of turns, or in one. */
+START_TEST(a_channel_with_predicates_closed_before_it_was_asked_leaves_no_work)
+{
+    int peer;
+    probe_with_peer(&probe_class, &peer);
+    if (_i == 0)
+        come_and_go(NULL);
+    else
+        ck_assert_int_eq(asyncore_call_soon_threadsafe(map, come_and_go, NULL), 0);
+    assert_idle_for(60);
+    assert_notes("destroy");
+    close(peer);
+}
+END_TEST
+
+static void add_closed(TCase *tests)
+{
+    tcase_add_test(tests, marks_and_terminators_of_a_channel_that_waits_for_destroy_are_ebadf_and_take_nothing);
+    tcase_add_loop_test(tests, a_channel_with_predicates_closed_before_it_was_asked_leaves_no_work, 0, 2);
+}
+
+/* -- Input and texts ----------------------------------------------------------------------------------------------- */
+
+static size_t collected;
+
+static int count_bytes(struct asynchat *c, const void *data, size_t n)
+{
+    (void)c;
+    (void)data;
+    collected += n;
+    return 0;
+}
+
+static int note_error(struct asyncore_dispatcher *d, int error)
+{
+    note("%s", error == ASYNCHAT_ELIMIT ? "limit" : asyncore_strerror(error));
+    return asyncore_close(d);
+}
+
+/* What might have become the terminator is data when the stream ends there. _i: one byte too many, or none. */
+START_TEST(the_limit_holds_for_what_is_data_at_the_end_of_the_stream)
+{
+    static const struct asynchat_class class_ = {
+        .base = {.name = "limited", .handle_error = note_error, .handle_close = note_close},
+        .collect_incoming_data = count_bytes};
+    static struct asynchat c;
+    int fds[2];
+    unix_pair(fds);
+    ck_assert_int_eq(asynchat_init(&c, &class_, map), 0);
+    ck_assert_int_eq(asyncore_set_socket(&c.base.base, fds[0]), 0);
+    ck_assert_int_eq(asynchat_set_terminator(&c, "\r\n\r\n", 4), 0);
+    asynchat_set_limit(&c, _i == 0 ? 12 : 13);
+    peer_send(fds[1], "0123456789\r\n\r", 13);
+    turn();
+    ck_assert_uint_eq(collected, 10);
+    close(fds[1]);
+    run_until(notes()[0] != '\0');
+    assert_notes(_i == 0 ? "limit" : "close");
+    ck_assert_uint_eq(collected, _i == 0 ? 12 : 13);
+}
+END_TEST
+
+/* _i: a path, or a name in the abstract space. */
+START_TEST(the_text_of_a_unix_address_that_is_too_long_fits_into_128_bytes)
+{
+    struct sockaddr_storage address;
+    char text[128], expected[128];
+    size_t most = sizeof((struct sockaddr_un *)0)->sun_path;
+    memset(&address, 'x', sizeof address);
+    address.ss_family = AF_UNIX;
+    if (_i == 1)
+        ((char *)&address)[offsetof(struct sockaddr_un, sun_path)] = '\0';
+    snprintf(expected, sizeof expected, "unix:%s", _i == 1 ? "@" : "x");
+    memset(expected + 6, 'x', most - 1);
+    expected[5 + most] = '\0';
+    int n = asyncore_address_text((struct sockaddr *)&address, sizeof address, text, sizeof text);
+    ck_assert_int_lt(n, (int)sizeof text);
+    ck_assert_int_eq(n, (int)strlen(text));
+    ck_assert_str_eq(text, expected);
+}
+END_TEST
+
+static void assert_host(const char *host, const char *expected)
+{
+    struct asyncore_address found[4];
+    char text[128];
+    int count = hosts_lookup_in_text(host, AF_UNSPEC, found, COUNT(found), &os_linux);
+    ck_assert_int_eq(count, expected != NULL);
+    if (expected == NULL)
+        return;
+    ck_assert_int_gt(asyncore_address_text((struct sockaddr *)&found[0].address, found[0].length, text, sizeof text),
+                     0);
+    ck_assert_str_eq(text, expected);
+}
+
+START_TEST(a_line_of_the_hosts_file_may_be_of_any_length)
+{
+    char text[4096];
+    int n = snprintf(text, sizeof text, "192.0.2.1 ");
+    memset(text + n, 'a', (size_t)(1022 - n));
+    snprintf(text + 1022, sizeof text - 1022, " 192.0.2.2 name\n192.0.2.3 next # %02000d\n192.0.2.4 last\n", 0);
+    hosts_text = text;
+    assert_host("name", "192.0.2.1:0"); /* and not what stands at 1,023 */
+    assert_host("192.0.2.2", "192.0.2.1:0");
+    assert_host("next", "192.0.2.3:0");
+    assert_host("last", "192.0.2.4:0");
+    assert_host("none", NULL);
+}
+END_TEST
+
+START_TEST(only_addresses_of_hosts_count_in_the_hosts_file)
+{
+    hosts_text = "* any\nunix:/path any\nunix:@name any\nname any\n192.0.2.9 any\n* none\nunix:/path none\n";
+    assert_host("any", "192.0.2.9:0");
+    assert_host("none", NULL);
+}
+END_TEST
+
+static void add_texts(TCase *tests)
+{
+    tcase_add_loop_test(tests, the_limit_holds_for_what_is_data_at_the_end_of_the_stream, 0, 2);
+    tcase_add_loop_test(tests, the_text_of_a_unix_address_that_is_too_long_fits_into_128_bytes, 0, 2);
+    tcase_add_test(tests, a_line_of_the_hosts_file_may_be_of_any_length);
+    tcase_add_test(tests, only_addresses_of_hosts_count_in_the_hosts_file);
+}
+
+int main(void)
+{
+    return run_suite("finds", add_datagrams, add_making, add_closed, add_texts, NULL);
+}
