@@ -1,9 +1,12 @@
 /* test_finds.c: faults that fuzzing the API and the parsers found, each as the shortest scenario that shows it. What
  * spins is seen by the number of turns in a time in which nothing happens. Objects that are not probes are static, for
  * they outlive the map. */
+#include "asyncore_sim.h"
 #include "map.h"
+#include "sim.h"
 #include "support.h"
 #include <netinet/in.h>
+#include <poll.h>
 #include <stddef.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -389,7 +392,59 @@ static void add_texts(TCase *tests)
     tcase_add_test(tests, only_addresses_of_hosts_count_in_the_hosts_file);
 }
 
+/* -- The simulated kernel ------------------------------------------------------------------------------------------ */
+
+/* What the kernel does with a datagram socket that is shut down, the simulated one does too. */
+static void note_shut_down(struct os *os, int family, bool connected, int how)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    char byte, name[64];
+    snprintf(name, sizeof name, family == AF_UNIX ? "unix:@asyncore-finds-%ld" : "127.0.0.1", (long)getpid());
+    int fd = os->socket(family, SOCK_DGRAM, 0, os);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(asyncore_parse_address(name, "0", &address, &length), 0);
+    ck_assert_int_eq(os->bind(fd, (struct sockaddr *)&address, length, os), 0);
+    length = sizeof address;
+    ck_assert_int_eq(os->getsockname(fd, (struct sockaddr *)&address, &length, os), 0);
+    if (connected)
+        ck_assert_int_eq(os->connect(fd, (struct sockaddr *)&address, length, os), 0);
+    note("%d", os->shutdown(fd, how, os));
+    struct pollfd look = {.fd = fd, .events = POLLIN | POLLOUT};
+    os->poll(&look, 1, 0, os);
+    note("%x", look.revents);
+    note("%zd", os->recv(fd, &byte, 1, MSG_DONTWAIT, os));
+    int from = os->socket(family, SOCK_DGRAM, 0, os);
+    if (!connected)
+        note("%zd", os->sendto(from, "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, length, os));
+    note("%zd", os->recv(fd, &byte, 1, MSG_DONTWAIT, os));
+    os->close(from, os);
+    os->close(fd, os);
+}
+
+START_TEST(the_simulated_kernel_shuts_datagram_sockets_down_as_the_kernel_does)
+{
+    struct asyncore_sim *world;
+    char expected[256];
+    ck_assert_int_eq(asyncore_sim_new(&world, 1, NULL), 0);
+    ck_assert_ptr_nonnull(asyncore_sim_map(world, "a"));
+    int family = _i % 2 == 0 ? AF_INET : AF_UNIX, how = _i / 4;
+    bool connected = _i / 2 % 2 == 1;
+    note_shut_down(&os_linux, family, connected, how);
+    snprintf(expected, sizeof expected, "%s", notes());
+    forget_notes();
+    note_shut_down(sim_os(world, "a"), family, connected, how);
+    assert_notes(expected);
+    asyncore_sim_free(world);
+}
+END_TEST
+
+static void add_simulated(TCase *tests)
+{
+    tcase_add_loop_test(tests, the_simulated_kernel_shuts_datagram_sockets_down_as_the_kernel_does, 0, 12);
+}
+
 int main(void)
 {
-    return run_suite("finds", add_datagrams, add_making, add_closed, add_texts, NULL);
+    return run_suite("finds", add_datagrams, add_making, add_closed, add_texts, add_simulated, NULL);
 }
