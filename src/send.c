@@ -147,7 +147,7 @@ void buffered_flush(struct asyncore_dispatcher *d)
     queue_changed(s);
     if (s->head_ == NULL && d->state_ & S_CLOSE_WHEN_SENT)
         asyncore_close(d);
-    else if (ended && d->state_ & S_EOF_TOLD) /* neither direction has anything left to tell */
+    else if (ended && d->state_ & S_EOF_TOLD && !datagrams(d)) /* neither direction has anything left to tell */
         asyncore_close(d);
     else if (ended)
         d->state_ |= S_DONE;

@@ -50,6 +50,7 @@ static int socket_make(struct asyncore_dispatcher *d, int family)
     int fd = map->os->socket(family, d->type_, 0, map->os);
     if (fd < 0)
         return fd;
+    d->state_ &= ~(uint32_t)(S_EOF | S_EOF_TOLD); /* of the socket before; handle_socket may shut this one down */
     int result = d->state_ & S_REUSE ? reuse(d, fd) : 0;
     if (result == 0)
         result = socket_made(d, &fd);
@@ -159,10 +160,19 @@ int asyncore_listen(struct asyncore_dispatcher *d, int backlog)
     return 0;
 }
 
+/* The kernel calls a datagram socket that was shut down readable for ever, whatever recv says, and so one that is not
+ * connected, though it says ENOTCONN. To the channel its input is over, and nobody has to be told. */
 int asyncore_shutdown(struct asyncore_dispatcher *d, int how)
 {
     int result = channel_usable(d);
-    return result < 0 ? result : d->fd < 0 ? -EBADF : d->map->os->shutdown(d->fd, how, d->map->os);
+    if (result < 0 || d->fd < 0)
+        return result < 0 ? result : -EBADF;
+    result = d->map->os->shutdown(d->fd, how, d->map->os);
+    if ((result == 0 || result == -ENOTCONN) && how != SHUT_WR && datagrams(d)) {
+        d->state_ |= S_EOF | S_EOF_TOLD;
+        channel_interest(d);
+    }
+    return result;
 }
 
 int asyncore_setsockopt(struct asyncore_dispatcher *d, int level, int option, const void *value, socklen_t length)
@@ -377,7 +387,8 @@ static int connect_begin(struct asyncore_dispatcher *d, struct extra **extra)
     result = channel_extra(d, extra);
     if (result < 0)
         return result;
-    d->state_ &= ~(uint32_t)(S_EOF | S_EOF_TOLD | S_BROKEN | S_BROKEN_TOLD | S_SEND_FAILED);
+    uint32_t ends = d->fd >= 0 && d->type_ == SOCK_DGRAM ? 0 : S_EOF | S_EOF_TOLD; /* that socket stays shut down */
+    d->state_ &= ~(ends | (uint32_t)(S_BROKEN | S_BROKEN_TOLD | S_SEND_FAILED));
     d->error_ = 0;
     return 0;
 }

@@ -54,6 +54,17 @@ static int note_close(struct asyncore_dispatcher *d)
 static const struct asyncore_class again_class = {
     .name = "again", .handle_read = read_and_note, .handle_close = note_close};
 
+static void datagram_to(struct asyncore_dispatcher *d, const char *text)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    ck_assert_int_eq(asyncore_sockname(d, &address, &length), 0);
+    int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq((int)sendto(fd, text, strlen(text), 0, (struct sockaddr *)&address, length), (int)strlen(text));
+    close(fd);
+}
+
 /* -- Datagram sockets ---------------------------------------------------------------------------------------------- */
 
 START_TEST(a_queue_of_a_datagram_socket_that_is_not_connected_waits_for_connect)
@@ -444,7 +455,203 @@ static void add_simulated(TCase *tests)
     tcase_add_loop_test(tests, the_simulated_kernel_shuts_datagram_sockets_down_as_the_kernel_does, 0, 12);
 }
 
+/* -- Datagram sockets that are shut down --------------------------------------------------------------------------- */
+
+/* Notes what is read, as long as there is any; nothing for nothing. */
+static int read_or_nothing(struct asyncore_dispatcher *d)
+{
+    int n = read_and_note(d);
+    if (n <= 0)
+        note("%s", n == 0 ? "0" : asyncore_strerror(n));
+    return n;
+}
+
+static const struct asyncore_class datagrams_class = {
+    .name = "datagrams", .handle_read = read_or_nothing, .handle_close = note_close};
+static const struct asyncore_class asked_datagrams_class = {
+    .name = "asked datagrams", .handle_read = read_or_nothing, .handle_close = note_close, .readable = yes};
+
+/* Of `kind`: 0 a UDP socket, 1 a connected one, 2 a Unix one that came from elsewhere. The other end, or -1. */
+static int datagram_socket(struct asyncore_dispatcher *d, int kind)
+{
+    char port[8];
+    int fds[2];
+    if (kind == 2) {
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds), 0);
+        ck_assert_int_eq(asyncore_set_socket(d, fds[0]), 0);
+        return fds[1];
+    }
+    ck_assert_int_eq(asyncore_create_socket(d, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq(asyncore_bind(d, "127.0.0.1", "0"), 0);
+    channel_port(d, port);
+    if (kind == 1) {
+        ck_assert_int_eq(asyncore_connect(d, "127.0.0.1", port), 0);
+        run_until(asyncore_connected(d));
+    }
+    return -1;
+}
+
+static void assert_reads_no_more(struct asyncore_dispatcher *d)
+{
+    char byte;
+    assert_idle_for(60);
+    ck_assert_int_eq((int)asyncore_recv(d, &byte, 1), 0);
+    ck_assert_int_eq(asyncore_ready(d), 0);
+    ck_assert_int_eq(asyncore_want(d, ASYNCORE_READ | ASYNCORE_ERROR), 0);
+    assert_idle_for(60);
+    assert_notes("");
+}
+
+START_TEST(a_datagram_socket_that_is_shut_down_reads_no_more_and_has_no_end)
+{
+    static struct asyncore_dispatcher d;
+    int kind = _i % 3, way = _i / 3 % 3; /* reading; both; writing, then reading */
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, _i < 9 ? &datagrams_class : &asked_datagrams_class, map), 0);
+    int other = datagram_socket(&d, kind);
+    if (way == 2) {
+        ck_assert_int_eq(asyncore_shutdown(&d, SHUT_WR), kind == 0 ? -ENOTCONN : 0);
+        assert_idle_for(20);
+        assert_notes("");
+    }
+    ck_assert_int_eq(asyncore_shutdown(&d, way == 1 ? SHUT_RDWR : SHUT_RD), kind == 0 ? -ENOTCONN : 0);
+    assert_reads_no_more(&d);
+    ck_assert_int_eq(asyncore_del_channel(&d), 0);
+    ck_assert_int_eq(asyncore_add_channel(&d, NULL), 0);
+    assert_reads_no_more(&d);
+    if (other >= 0)
+        close(other);
+}
+END_TEST
+
+START_TEST(shutting_down_writing_leaves_datagrams_to_read)
+{
+    static struct asyncore_dispatcher d;
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &datagrams_class, map), 0);
+    datagram_socket(&d, 0);
+    ck_assert_int_eq(asyncore_shutdown(&d, SHUT_WR), -ENOTCONN);
+    datagram_to(&d, "x");
+    run_until(notes()[0] != '\0');
+    assert_notes("x");
+}
+END_TEST
+
+/* The kernel's socket stays as it is, and what comes next is another one. */
+START_TEST(a_datagram_socket_that_is_shut_down_stays_so_when_it_connects_and_the_next_one_reads)
+{
+    static struct asyncore_dispatcher d;
+    char port[8];
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &datagrams_class, map), 0);
+    datagram_socket(&d, 0);
+    channel_port(&d, port);
+    ck_assert_int_eq(asyncore_shutdown(&d, SHUT_RD), -ENOTCONN);
+    ck_assert_int_eq(asyncore_connect(&d, "127.0.0.1", port), 0);
+    run_until(asyncore_connected(&d));
+    assert_reads_no_more(&d);
+    ck_assert_int_eq(asyncore_close(&d), 0);
+    datagram_socket(&d, 0);
+    datagram_to(&d, "y");
+    run_until(notes()[0] != '\0');
+    assert_notes("y");
+}
+END_TEST
+
+static int shut_down_at_once(struct asyncore_dispatcher *d, int fd)
+{
+    (void)fd;
+    ck_assert_int_eq(asyncore_shutdown(d, SHUT_RD), 0);
+    return 0;
+}
+
+START_TEST(a_datagram_socket_may_be_shut_down_in_its_handle_socket)
+{
+    static const struct asyncore_class class_ = {
+        .name = "sends only", .handle_read = read_or_nothing, .handle_socket = shut_down_at_once};
+    static struct asyncore_dispatcher d;
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &class_, map), 0);
+    ck_assert_int_eq(asyncore_create_socket(&d, AF_UNIX, SOCK_DGRAM), 0);
+    assert_reads_no_more(&d);
+}
+END_TEST
+
+static int two_addresses(const char *host, int family, struct asyncore_address *addresses, size_t size, struct os *os)
+{
+    (void)family;
+    (void)os;
+    ck_assert_str_eq(host, "two");
+    ck_assert_uint_ge(size, 2);
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(asyncore_parse_address("127.0.0.1", "0", &addresses[i].address, &addresses[i].length), 0);
+    return 2;
+}
+
+static int refuse_once(int fd, const struct sockaddr *address, socklen_t length, struct os *os)
+{
+    static bool refused;
+    if (refused)
+        return os_linux.connect(fd, address, length, os);
+    refused = true;
+    return -EACCES;
+}
+
+START_TEST(the_socket_of_the_next_address_is_not_shut_down)
+{
+    static struct asyncore_dispatcher d;
+    static struct os os;
+    os = os_linux;
+    os.hosts = two_addresses;
+    os.connect = refuse_once;
+    ck_assert_int_eq(asyncore_map_free(map), 0);
+    map = NULL;
+    ck_assert_int_eq(map_new_on(&map, &os, NULL), 0);
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &datagrams_class, map), 0);
+    ck_assert_int_eq(asyncore_create_socket(&d, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq(asyncore_shutdown(&d, SHUT_RD), -ENOTCONN);
+    struct probe *peer = probe_new(&probe_class, "");
+    char port[8];
+    ck_assert_int_eq(asyncore_create_socket(&peer->base, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq(asyncore_bind(&peer->base, "127.0.0.1", "0"), 0);
+    channel_port(&peer->base, port);
+    ck_assert_int_eq(asyncore_connect(&d, "two", port), 0);
+    run_until(asyncore_connected(&d));
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    ck_assert_int_eq(asyncore_sockname(&d, &address, &length), 0);
+    ck_assert_int_eq((int)asyncore_sendto(&peer->base, "z", 1, (struct sockaddr *)&address, length), 1);
+    run_until(notes()[0] != '\0');
+    assert_notes("z");
+}
+END_TEST
+
+START_TEST(close_when_done_is_told_on_a_datagram_channel_that_was_shut_down)
+{
+    static const struct asynchat_class class_ = {.base = {.name = "done", .handle_close = note_close},
+                                                 .collect_incoming_data = nothing};
+    static struct asynchat c;
+    char byte = 0;
+    ck_assert_int_eq(asynchat_init(&c, &class_, map), 0);
+    int other = datagram_socket(&c.base.base, 2);
+    ck_assert_int_eq(asyncore_shutdown(&c.base.base, SHUT_RD), 0);
+    ck_assert_int_eq(asynchat_push(&c, "x", 1), 0);
+    ck_assert_int_eq(asynchat_close_when_done(&c), 0);
+    for (int i = 0; i < 3; i++)
+        turn();
+    assert_notes("close");
+    ck_assert_int_eq((int)recv(other, &byte, 1, MSG_DONTWAIT), 1);
+    close(other);
+}
+END_TEST
+
+static void add_shut_down(TCase *tests)
+{
+    tcase_add_loop_test(tests, a_datagram_socket_that_is_shut_down_reads_no_more_and_has_no_end, 0, 18);
+    tcase_add_test(tests, shutting_down_writing_leaves_datagrams_to_read);
+    tcase_add_test(tests, a_datagram_socket_that_is_shut_down_stays_so_when_it_connects_and_the_next_one_reads);
+    tcase_add_test(tests, a_datagram_socket_may_be_shut_down_in_its_handle_socket);
+    tcase_add_test(tests, the_socket_of_the_next_address_is_not_shut_down);
+    tcase_add_test(tests, close_when_done_is_told_on_a_datagram_channel_that_was_shut_down);
+}
+
 int main(void)
 {
-    return run_suite("finds", add_datagrams, add_making, add_closed, add_texts, add_simulated, NULL);
+    return run_suite("finds", add_datagrams, add_making, add_closed, add_texts, add_simulated, add_shut_down, NULL);
 }
