@@ -429,10 +429,7 @@ static void sockets(struct slot *slot, unsigned op)
         to = host();
         opened(slot, dying, asyncore_connect(d, to, port()));
         break;
-    case 4:
-        if (d->type_ != SOCK_DGRAM) /* its end looks like an empty datagram, again and again: whoever asks gets it */
-            asyncore_shutdown(d, (int)take(&run.in) % 3);
-        break;
+    case 4: asyncore_shutdown(d, (int)take(&run.in) % 3); break;
     case 5:
         to = host();
         if (d->fd >= 0 && asyncore_parse_address(to, port(), &address, &length) == 0)
