@@ -238,7 +238,8 @@ ASYNCORE_API int asyncore_close_fd(struct asyncore_map *map, int fd);
 /* The descriptor is somebody else's: close() forgets it and does not close it. */
 ASYNCORE_API void asyncore_set_borrowed(struct asyncore_dispatcher *d);
 
-/* Out of the map with the descriptor left open, and into a map again (NULL: the one that it was in). */
+/* Out of the map with the descriptor left open, and into a map again (NULL: the one that it was in). A channel may do so
+ * in its own handler; closed before that returns, it is destroyed by the map that called the handler. */
 ASYNCORE_API int asyncore_add_channel(struct asyncore_dispatcher *d, struct asyncore_map *map);
 ASYNCORE_API int asyncore_del_channel(struct asyncore_dispatcher *d);
 

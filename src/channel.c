@@ -15,7 +15,8 @@
  *
  * CLOSING takes the channel out of every list and the engine, and closes the descriptor, at once; only destroy
  * waits, in map->dead, for the end of the turn. The memory of a channel therefore outlives its own handlers, and
- * fini(), which gives it back at once, is refused there. */
+ * fini(), which gives it back at once, is refused there. A channel that moved to another map in its own handler goes
+ * back to the map of that handler to die: a turn of the other one may come and go before the handler returns. */
 #include "channel.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -94,16 +95,18 @@ static void says(struct asyncore_dispatcher *d, uint32_t bit, bool yes)
 /* Whether reading, or writing, is wanted at this moment: a neighbour may have changed what a predicate looks at. */
 static bool wants_read(struct asyncore_dispatcher *d)
 {
-    if (d->state_ & S_ASK_READ && d->map->open)
+    struct asyncore_map *map = d->map;
+    if (d->state_ & S_ASK_READ && map->open)
         says(d, S_SAYS_READ, call(d, readable) != 0);
-    return d->map->open && (mask(d) & ASYNCORE_READ) != 0;
+    return map->open && (mask(d) & ASYNCORE_READ) != 0;
 }
 
 static bool wants_write(struct asyncore_dispatcher *d)
 {
-    if (d->state_ & S_ASK_WRITE && d->map->open)
+    struct asyncore_map *map = d->map;
+    if (d->state_ & S_ASK_WRITE && map->open)
         says(d, S_SAYS_WRITE, call(d, writable) != 0);
-    return d->map->open && (mask(d) & ASYNCORE_WRITE) != 0;
+    return map->open && (mask(d) & ASYNCORE_WRITE) != 0;
 }
 
 int asyncore_want(struct asyncore_dispatcher *d, unsigned events)
@@ -586,6 +589,9 @@ int asyncore_close(struct asyncore_dispatcher *d)
         return result;
     end(d);
     if (d->class_->destroy != dispatcher_defaults.destroy) {
+        struct asyncore_map *serving = map_serving(d);
+        if (serving != NULL && serving != d->map)
+            move(d, serving); /* it knows the class already: this cannot fail */
         d->state_ |= S_DYING;
         list_append(&d->map->dead, &d->all_);
         d->map->work |= WORK_DEAD;
@@ -596,13 +602,13 @@ int asyncore_close(struct asyncore_dispatcher *d)
 
 int asyncore_fini(struct asyncore_dispatcher *d)
 {
-    if (d->map == NULL)
-        return 0;
-    int result = map_elsewhere(d->map) ? -EPERM : map_forked(d->map);
+    int result = d->map == NULL ? 0 : map_elsewhere(d->map) ? -EPERM : map_forked(d->map);
     if (result < 0)
         return result;
-    if (d->map->serving == d || being_made(d))
+    if (map_serving(d) != NULL || (d->map != NULL && being_made(d)))
         return -EBUSY;
+    if (d->map == NULL)
+        return 0;
     if (!(d->state_ & S_DYING))
         end(d);
     list_unlink(&d->all_);

@@ -28,6 +28,9 @@ static pthread_mutex_t maps_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t default_lock = PTHREAD_MUTEX_INITIALIZER; /* taken before maps_lock */
 static _Atomic(struct asyncore_map *) default_map;
 
+/* The innermost map that this thread is in a turn of; the others are `around` it. */
+static _Thread_local struct asyncore_map *innermost;
+
 static unsigned fork_count; /* moves in the child only, where there is one thread */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
@@ -99,15 +102,35 @@ int map_enter(struct asyncore_map *map)
     else
         atomic_store(&map->owner, pthread_self());
     pthread_mutex_unlock(&map->lock);
+    if (result == 0) {
+        map->around = innermost;
+        innermost = map;
+    }
     return result;
 }
 
 void map_leave(struct asyncore_map *map)
 {
+    struct asyncore_map **at = &innermost;
+    while (*at != NULL && *at != map) /* in the order of the stack, but a host may have several */
+        at = &(*at)->around;
+    if (*at != NULL)
+        *at = map->around;
     pthread_mutex_lock(&map->lock);
     changes_apply(map); /* while nobody is in a turn none is queued: their order holds */
     atomic_store(&map->owner, (pthread_t)0);
     pthread_mutex_unlock(&map->lock);
+}
+
+/* A channel that moved in its own handler is in another map than the one whose handler it still is in; and that other
+ * map may serve it in a turn within that handler. */
+struct asyncore_map *map_serving(const struct asyncore_dispatcher *d)
+{
+    struct asyncore_map *found = NULL;
+    for (struct asyncore_map *map = innermost; map != NULL; map = map->around)
+        if (map->serving == d)
+            found = map;
+    return found;
 }
 
 uint64_t map_now(struct asyncore_map *map)

@@ -65,6 +65,7 @@ struct asyncore_map {
     /* The turn in hand. */
     pthread_mutex_t lock;     /* guards owner's changes and posted */
     _Atomic(pthread_t) owner; /* the thread that is in a turn, or 0 */
+    struct asyncore_map *around; /* whose turn that thread was in already: this turn is within one of its handlers */
     pthread_t home;           /* the default map's thread, or 0 */
     unsigned forks;           /* fork_count when the map was made or taken over */
     atomic_bool stopped;      /* by any thread; this one has WORK_STOP too */
@@ -131,6 +132,7 @@ int map_enter(struct asyncore_map *map);
 void map_leave(struct asyncore_map *map);
 bool map_in_turn(struct asyncore_map *map);   /* of this thread */
 bool map_elsewhere(struct asyncore_map *map); /* in a turn of another thread */
+struct asyncore_map *map_serving(const struct asyncore_dispatcher *d); /* of this thread, the outermost; or NULL */
 int map_forked(struct asyncore_map *map);     /* 0 or -ECHILD */
 uint64_t map_now(struct asyncore_map *map);
 void map_touched(struct asyncore_map *map);  /* something changed that an outer loop waits for */

@@ -651,7 +651,160 @@ static void add_shut_down(TCase *tests)
     tcase_add_test(tests, close_when_done_is_told_on_a_datagram_channel_that_was_shut_down);
 }
 
+/* -- Channels that move in their own handler ----------------------------------------------------------------------- */
+
+static struct asyncore_map *second;
+
+/* What the handler does with its channel in the other map; each leaves it closed, or still there (STAYS). */
+enum way {
+    CLOSED_AND_POLLED,
+    CLOSED_AND_LOOPED,
+    POLLED_AND_CLOSED_THERE, /* by its own handler, in a turn of the other map within this one */
+    MAP_FREED,
+    WAYS
+};
+
+static void end_there(struct probe *p)
+{
+    switch ((enum way)p->number) {
+    case CLOSED_AND_POLLED:
+        ck_assert_int_eq(asyncore_close(&p->base), 0);
+        ck_assert_int_ge(asyncore_poll(second, 0), 0);
+        break;
+    case CLOSED_AND_LOOPED:
+        ck_assert_int_eq(asyncore_close(&p->base), 0);
+        ck_assert_int_eq(asyncore_loop(second, -1, 0), 0);
+        break;
+    case POLLED_AND_CLOSED_THERE:
+        ck_assert_int_eq(asyncore_poll(second, 0), 1);
+        ck_assert_int_ge(asyncore_poll(second, 0), 0);
+        break;
+    default:
+        ck_assert_int_eq(asyncore_map_free(second), 0);
+        second = NULL;
+    }
+}
+
+static int move_and_end(struct asyncore_dispatcher *d)
+{
+    struct probe *p = probe_of(d);
+    if (d->map == second)
+        return asyncore_close(d);
+    ck_assert_int_eq(asyncore_del_channel(d), 0);
+    ck_assert_int_eq(asyncore_add_channel(d, second), 0);
+    note("moved");
+    ck_assert_int_eq(asyncore_fini(d), -EBUSY);
+    end_there(p);
+    ck_assert_int_eq(d->fd, -1);
+    ck_assert_int_eq(p->destroys, 0);
+    ck_assert_int_eq(asyncore_fini(d), -EBUSY);
+    note("returns");
+    return 0;
+}
+
+static const struct asyncore_class ends_elsewhere_class = {
+    .name = "ends elsewhere", .parent = &probe_class, .handle_read = move_and_end};
+
+START_TEST(a_channel_that_moved_in_its_handler_is_not_destroyed_before_that_returns)
+{
+    int peer;
+    struct probe *p = probe_with_peer(&ends_elsewhere_class, &peer);
+    p->number = _i;
+    ck_assert_int_eq(asyncore_map_new(&second, NULL), 0);
+    peer_send(peer, "x", 1);
+    run_until(p->destroys == 1);
+    assert_notes("moved returns destroy");
+    assert_idle_for(30);
+    if (second != NULL)
+        ck_assert_int_eq(asyncore_map_free(second), 0);
+    assert_notes("");
+    close(peer);
+}
+END_TEST
+
+static int move_there(struct asyncore_dispatcher *d)
+{
+    ck_assert_int_eq(asyncore_del_channel(d), 0);
+    ck_assert_int_eq(asyncore_add_channel(d, second), 0);
+    ck_assert_int_eq(asyncore_fini(d), -EBUSY);
+    if (d->data != NULL) {
+        ck_assert_int_eq(asyncore_map_free(second), 0); /* which closes it, and cannot destroy it */
+        ck_assert_int_eq(asyncore_fini(d), -EBUSY);
+        second = NULL;
+    }
+    note("returns");
+    return 0;
+}
+
+/* Without destroy. _i: it is there, or its new map is gone. */
+START_TEST(a_channel_that_moved_in_its_handler_is_not_finished_before_that_returns)
+{
+    static const struct asyncore_class class_ = {.name = "moves", .handle_read = move_there};
+    static struct asyncore_dispatcher d;
+    int fds[2];
+    ck_assert_int_eq(asyncore_map_new(&second, NULL), 0);
+    unix_pair(fds);
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &class_, map), 0);
+    d.data = _i == 0 ? NULL : &d;
+    ck_assert_int_eq(asyncore_set_socket(&d, fds[0]), 0);
+    peer_send(fds[1], "x", 1);
+    turn();
+    assert_notes("returns");
+    ck_assert_int_eq(asyncore_fini(&d), 0); /* now */
+    ck_assert_ptr_null(d.map);
+    if (second != NULL)
+        ck_assert_int_eq(asyncore_map_free(second), 0);
+    close(fds[1]);
+}
+END_TEST
+
+/* Asked in the turn, and once more when its event is there. */
+static int move_when_asked_twice(struct asyncore_dispatcher *d)
+{
+    if (++probe_of(d)->number == 2) {
+        ck_assert_int_eq(asyncore_del_channel(d), 0);
+        ck_assert_int_eq(asyncore_add_channel(d, second), 0);
+    }
+    return 1;
+}
+
+static const struct asyncore_class moves_when_asked_classes[] = {
+    {.name = "moves when asked to read", .parent = &probe_class, .readable = move_when_asked_twice},
+    {.name = "moves when asked to write", .parent = &probe_class, .writable = move_when_asked_twice}};
+
+START_TEST(a_channel_that_moved_in_its_predicate_is_served_by_its_new_map_alone)
+{
+    int peer, there[2];
+    struct probe *p = probe_with_peer(&moves_when_asked_classes[_i], &peer), *other = probe_new(&probe_class, "other");
+    ck_assert_int_eq(asyncore_map_new(&second, NULL), 0);
+    unix_pair(there);
+    ck_assert_int_eq(asyncore_dispatcher_init(&other->base, &probe_class, second), 0);
+    ck_assert_int_eq(asyncore_set_socket(&other->base, there[0]), 0);
+    peer_send(there[1], "x", 1);
+    run_map_until(second, other->bytes == 1); /* it has served somebody before */
+    forget_notes();
+    if (_i == 0)
+        peer_send(peer, "x", 1);
+    turn();
+    ck_assert_ptr_eq(p->base.map, second);
+    assert_notes("");
+    ck_assert_int_eq(asyncore_poll(second, 0), 1);
+    assert_notes(_i == 0 ? "read" : "write");
+    ck_assert_int_eq(asyncore_map_free(second), 0);
+    close(peer);
+    close(there[1]);
+}
+END_TEST
+
+static void add_moving(TCase *tests)
+{
+    tcase_add_loop_test(tests, a_channel_that_moved_in_its_handler_is_not_destroyed_before_that_returns, 0, WAYS);
+    tcase_add_loop_test(tests, a_channel_that_moved_in_its_handler_is_not_finished_before_that_returns, 0, 2);
+    tcase_add_loop_test(tests, a_channel_that_moved_in_its_predicate_is_served_by_its_new_map_alone, 0, 2);
+}
+
 int main(void)
 {
-    return run_suite("finds", add_datagrams, add_making, add_closed, add_texts, add_simulated, add_shut_down, NULL);
+    return run_suite("finds", add_datagrams, add_making, add_closed, add_texts, add_simulated, add_shut_down,
+                     add_moving, NULL);
 }
