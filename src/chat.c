@@ -60,7 +60,7 @@ static void terminator_clear(struct asynchat *c)
 int asynchat_set_terminator(struct asynchat *c, const void *bytes, size_t n)
 {
     unsigned char *heap = NULL;
-    if (c->base.base.state_ & S_DYING) /* what is taken now nobody would give back */
+    if (c->base.base.map == NULL || c->base.base.state_ & S_DYING) /* what is taken now nobody would give back */
         return -EBADF;
     if (n > INLINE_TERMINATOR) {
         heap = map_alloc(c->base.base.map, n);

@@ -268,6 +268,19 @@ START_TEST(marks_and_terminators_of_a_channel_that_waits_for_destroy_are_ebadf_a
 }
 END_TEST
 
+START_TEST(a_finished_channel_has_no_terminator)
+{
+    static const struct asynchat_class class_ = {.base = {.name = "finished"}, .collect_incoming_data = nothing};
+    static const char longer[] = "longer than what fits into the struct";
+    static struct asynchat c;
+    ck_assert_int_eq(asynchat_init(&c, &class_, map), 0);
+    ck_assert_int_eq(asynchat_set_terminator(&c, longer, sizeof longer), 0);
+    ck_assert_int_eq(asyncore_fini(&c.base.base), 0);
+    ck_assert_int_eq(asynchat_set_terminator(&c, longer, sizeof longer), -EBADF);
+    ck_assert_uint_eq(asynchat_get_terminator(&c, NULL), 0);
+}
+END_TEST
+
 static void come_and_go(void *arg)
 {
     int peer;
@@ -295,6 +308,7 @@ END_TEST
 static void add_closed(TCase *tests)
 {
     tcase_add_test(tests, marks_and_terminators_of_a_channel_that_waits_for_destroy_are_ebadf_and_take_nothing);
+    tcase_add_test(tests, a_finished_channel_has_no_terminator);
     tcase_add_loop_test(tests, a_channel_with_predicates_closed_before_it_was_asked_leaves_no_work, 0, 2);
 }
 
