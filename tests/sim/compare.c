@@ -166,7 +166,8 @@ bool compare_engines(const struct scenario *scenario, const struct run_config *c
         traced.engine = engines[i];
         traced.arg = &all[i];
         scenario_run(scenario, &traced, &result);
-        qsort(all[i].objects, all[i].count, sizeof *all[i].objects, by_name);
+        if (all[i].count != 0)
+            qsort(all[i].objects, all[i].count, sizeof *all[i].objects, by_name);
     }
     for (int i = 1; i < count && same; i++) {
         traced.engine = engines[i];
