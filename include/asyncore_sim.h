@@ -98,7 +98,8 @@ enum asyncore_sim_call {
 };
 
 /* One fault by hand: the k-th (from 1) call of this kind on this host (NULL: any) fails with `error`, a negated errno.
- * The call does nothing but fail; close closes all the same, as Linux does. */
+ * The call does nothing but fail; close and EPOLL_CTL_DEL do what they are for all the same, as Linux does, and
+ * an error of recv or send that means the loss of a TCP connection comes with that loss. */
 struct asyncore_sim_script {
     const char *host;
     enum asyncore_sim_call call;

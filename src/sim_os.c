@@ -42,6 +42,7 @@ static int scripted(struct sim_host *host, enum asyncore_sim_call call)
         if (fits && here && ++host->scripted[i] == script->k) /* a host without a map is struck by its name only */
             error = script->error;
     }
+    host->world->struck += error != 0;
     return error;
 }
 
@@ -60,6 +61,17 @@ int sim_enter(struct sim_host *host, enum asyncore_sim_call call)
 static struct sim_socket *socket_of(struct sim_host *host, int fd, int *error)
 {
     return *error == 0 ? sim_socket_of(host, fd, error) : NULL;
+}
+
+/* What a script says of a connection is true: after an error that means its loss it is lost. */
+static void lost(struct sim_host *host, int fd, int error)
+{
+    int none = 0;
+    if (error != -ECONNRESET && error != -EPIPE && error != -ETIMEDOUT && error != -EHOSTUNREACH)
+        return;
+    struct sim_socket *socket = sim_socket_of(host, fd, &none);
+    if (socket != NULL && socket->type == SOCK_STREAM && sim_stream_break(socket))
+        sim_take_error(socket); /* it is told by this call */
 }
 
 static unsigned number_of(const struct sim_socket *socket)
@@ -285,6 +297,7 @@ static ssize_t sim_os_recv(int fd, void *data, size_t size, int flags, struct os
 {
     struct sim_host *host = host_of(os);
     int error = sim_enter(host, ASYNCORE_SIM_RECV);
+    lost(host, fd, error);
     struct sim_socket *socket = socket_of(host, fd, &error);
     bool stream = error == 0 && socket->type == SOCK_STREAM;
     if (error == 0)
@@ -304,6 +317,7 @@ static ssize_t sim_os_send(int fd, const void *data, size_t size, int flags, str
 {
     struct sim_host *host = host_of(os);
     int error = sim_enter(host, ASYNCORE_SIM_SEND);
+    lost(host, fd, error);
     struct sim_socket *socket = socket_of(host, fd, &error);
     bool stream = error == 0 && socket->type == SOCK_STREAM;
     (void)flags;
@@ -555,6 +569,8 @@ static int sim_os_epoll_ctl(int set, int op, int fd, struct epoll_event *event, 
     struct sim_host *host = host_of(os);
     struct sim_file *file = sim_file_of(host, set), *target = sim_file_of(host, fd);
     int result = sim_enter(host, ASYNCORE_SIM_EPOLL_CTL);
+    if (result != 0 && op == EPOLL_CTL_DEL && file != NULL) /* there is nothing in it that may fail */
+        sim_epoll_ctl(file, op, fd, event);
     if (result == 0 && file == NULL)
         result = -EBADF;
     if (result == 0 && op == EPOLL_CTL_ADD && target != NULL && sim_fault(host, target, ASYNCORE_SIM_ENOBUFS))
