@@ -397,10 +397,13 @@ static int connect_one(struct asyncore_dispatcher *d, const struct asyncore_addr
 {
     struct extra *extra;
     int result = connect_begin(d, &extra);
-    if (result == 0)
-        result = addresses_take(d, address, 1);
     if (result < 0)
         return result;
+    result = addresses_take(d, address, 1);
+    if (result < 0) {
+        connect_forget(d);
+        return result;
+    }
     d->state_ |= S_CONNECTING;
     channel_enlist(d);
     connect_next(d, true, 0);
