@@ -253,10 +253,10 @@ int default_accept(struct asyncore_dispatcher *d)
         if (fd < 0)
             return fd;
         int result = call(d, handle_accepted, fd, (struct sockaddr *)&from, length);
-        if (exhausted(result))
-            return result;
         if (result < 0 && result != -EAGAIN && map->open)
             asyncore_log_info(d, "error", "%s: a client was refused: %s", d->class_->name, asyncore_strerror(result));
+        if (exhausted(result))
+            return result;
     }
     return 0;
 }
