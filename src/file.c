@@ -63,7 +63,9 @@ int asyncore_set_file(struct asyncore_file_dispatcher *f, int fd)
     if (result < 0)
         return result;
     f->flags_ = flags;
-    if (flags >= 0 && !(flags & O_NONBLOCK))
+    if (flags < 0)
+        result = flags; /* it may be a blocking one, and would stay so */
+    else if (!(flags & O_NONBLOCK))
         result = os->set_flags(fd, flags | O_NONBLOCK, os);
     if (result < 0)
         asyncore_close(d);

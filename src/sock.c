@@ -143,18 +143,25 @@ int asyncore_bind(struct asyncore_dispatcher *d, const char *host, const char *p
     return asyncore_bind_sockaddr(d, (struct sockaddr *)&address.address, address.length);
 }
 
+/* A socket from elsewhere may be a blocking one, and accept(2) has no flag against that. */
+static int unblock(struct asyncore_dispatcher *d)
+{
+    struct os *os = d->map->os;
+    int flags = os->get_flags(d->fd, os);
+    return flags < 0 || flags & O_NONBLOCK ? flags : os->set_flags(d->fd, flags | O_NONBLOCK, os);
+}
+
 int asyncore_listen(struct asyncore_dispatcher *d, int backlog)
 {
     int result = channel_usable(d);
     if (result < 0 || d->fd < 0)
         return result < 0 ? result : -EBADF;
     struct os *os = d->map->os;
-    result = os->listen(d->fd, backlog, os);
+    result = d->state_ & S_CONNECTED ? unblock(d) : 0;
+    if (result >= 0)
+        result = os->listen(d->fd, backlog, os);
     if (result < 0)
         return result;
-    int flags = d->state_ & S_CONNECTED ? os->get_flags(d->fd, os) : -1; /* from elsewhere: it may be a blocking one */
-    if (flags >= 0)
-        os->set_flags(d->fd, flags | O_NONBLOCK, os);
     d->state_ = (d->state_ & ~(uint32_t)S_CONNECTED) | S_ACCEPTING;
     channel_interest(d);
     return 0;
