@@ -473,10 +473,9 @@ void map_touched(struct asyncore_map *map)
 {
     if (map->outer < 0 || map_in_turn(map) || map_forked(map) < 0)
         return; /* a child has the same timer and set as its parent */
-    if ((map->work & WORK_REBUILD ? watches_rebuild(map) : watches_flush(map)) < 0)
-        return;
+    bool failed = (map->work & WORK_REBUILD ? watches_rebuild(map) : watches_flush(map)) < 0; /* a turn tries again */
     uint64_t deadline = map->heap_count != 0 ? map->heap[0].deadline : 0;
-    if (!list_empty(&map->pending) || !list_empty(&map->answered) || !list_empty(&map->dead) ||
+    if (failed || !list_empty(&map->pending) || !list_empty(&map->answered) || !list_empty(&map->dead) ||
         map->work & WORK_UNASKED || always_wanted(map))
         deadline = 1;
     map->os->timerfd_set(map->outer_timer, deadline, map->os);
