@@ -53,8 +53,11 @@ struct pair {
 void reset_on_close(struct asyncore_dispatcher *d)
 {
     const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    int r = asyncore_setsockopt(d, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 
-    asyncore_setsockopt(d, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    if (r < 0 && r != -EBADF) /* EBADF: it has no socket */
+        asyncore_log_info(d, "error", "a failed connection may look complete to its peer: SO_LINGER: %s",
+                          asyncore_strerror(r));
 }
 
 static void pair_close(struct pair *pair)
