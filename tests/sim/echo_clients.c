@@ -51,10 +51,10 @@ static void plan_glutton(struct peer *peer)
 struct echo_clients *echo_clients(struct run *run, uint16_t port)
 {
     struct echo_clients *clients = run_alloc(run, sizeof *clients);
-    size_t total = random_chance(&run->random, 1) ? 1 << 20 : 64 << 10;
+    size_t total = (size_t)run_size(run, random_chance(&run->random, 1) ? 1 << 20 : 64 << 10, 6000);
     char name[32];
 
-    clients->count = 8;
+    clients->count = (size_t)run_size(run, 8, 2);
     run->connections += clients->count;
     for (size_t i = 0; i < clients->count; i++) {
         struct peer *peer = &clients->peers[i];
@@ -78,6 +78,8 @@ void echo_clients_check(struct run *run, struct echo_clients *clients)
         oracle_no_more(run, peer->name, peer->sent, peer->received);
         if (peer->got_end && !run->hard) /* a server that has no memory for a client closes it */
             oracle_end(run, peer->name, peer->sent_end, peer->sent, peer->received);
+        if (peer->got_end && polite)
+            oracle_reported(run, peer->name, peer->sent_end && peer->sent == peer->received);
         if (run->hard || !polite)
             continue;
         oracle_clean(run, peer->name, peer->error);

@@ -139,6 +139,12 @@ bool oracle_clean(struct run *run, const char *who, int error)
     return oracle_that(run, error == 0, "clean", "%s: %s", who, asyncore_strerror(error));
 }
 
+bool oracle_reported(struct run *run, const char *who, bool whole)
+{
+    return oracle_that(run, whole || run->complaints > 0, "reported",
+                       "%s got what looks complete and is not, and nobody complained", who);
+}
+
 bool oracle_done(struct run *run, const char *who, bool done)
 {
     return oracle_that(run, done, "stuck", "%s has not come to an end", who);
@@ -162,14 +168,15 @@ bool oracle_due(struct run *run, const char *who, uint64_t now, uint64_t due, ui
  * Then nobody serves the peers any more. */
 bool oracle_excused(struct run *run)
 {
-    bool engines = false;
+    bool engines = false, memory = run_scripted(run, ASYNCORE_SIM_ALLOC);
 
     for (int call = ASYNCORE_SIM_EPOLL_CREATE; call <= ASYNCORE_SIM_SELECT; call++)
         engines |= run_scripted(run, (enum asyncore_sim_call)call);
-    for (size_t i = 0; engines && i < run->map_count; i++)
-        if (asyncore_sim_result(run->world, run->maps[i]) < 0)
-            return true;
-    return false;
+    for (size_t i = 0; i < run->map_count; i++) {
+        int result = asyncore_sim_result(run->world, run->maps[i]);
+        run->loop_failed |= result < 0 && (engines || (memory && result == -ENOMEM));
+    }
+    return run->loop_failed;
 }
 
 bool oracle_rest(struct run *run, int result)

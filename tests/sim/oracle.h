@@ -34,6 +34,10 @@ bool oracle_clean(struct run *run, const char *who, int error);
 /* "listener": it still listens, whatever became of its clients. */
 bool oracle_listens(struct run *run, const struct asyncore_dispatcher *listener);
 
+/* "reported": what ended as if all were well is whole, or some map logged a warning or an error. For runs
+ * where calls fail. */
+bool oracle_reported(struct run *run, const char *who, bool whole);
+
 /* "stuck": it came to an end of some kind. */
 bool oracle_done(struct run *run, const char *who, bool done);
 

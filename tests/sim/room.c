@@ -36,7 +36,8 @@ static void member_throw_out(struct member *m)
 
     m->room->thrown_out++;
     member_leave(m);
-    asyncore_setsockopt(d, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    if (asyncore_setsockopt(d, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) < 0)
+        asyncore_log_info(d, "error", "a member is thrown out, and may not notice");
     asyncore_close(d);
 }
 
@@ -143,6 +144,7 @@ void room_close(struct room *room)
     asyncore_fini(&room->base);
     for (m = room->members; m != NULL; m = next) {
         next = m->next;
-        asynchat_close_when_done(&m->chat);
+        if (asynchat_close_when_done(&m->chat) < 0)
+            member_throw_out(m);
     }
 }

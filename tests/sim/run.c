@@ -138,6 +138,12 @@ static void draw(struct run *run, struct asyncore_sim_options *o)
     o->faults_until = random_chance(r, 20) ? random_scale(r, ASYNCORE_SIM_MS, 10 * ASYNCORE_SIM_SECOND) : 0;
     if (!quiet)
         draw_faults(r, run->weather, harsh, o->chances);
+    if (run->config->small) {
+        o->send_buffer = 1024 + o->send_buffer % 3072;
+        o->receive_buffer = 1024 + o->receive_buffer % 3072;
+        o->pipe_buffer = 4096;
+        o->link.bandwidth = 0;
+    }
 }
 
 static void set_options(struct run *run)
@@ -158,6 +164,14 @@ static void set_options(struct run *run)
     run->result->weather = run->weather;
 }
 
+void run_log(void *arg, const char *type, const char *message)
+{
+    struct run *run = arg;
+
+    (void)message;
+    run->complaints += strcmp(type, "warning") == 0 || strcmp(type, "error") == 0;
+}
+
 struct asyncore_map *run_map(struct run *run, const char *host)
 {
     struct asyncore_map *map = asyncore_sim_map(run->world, host);
@@ -168,8 +182,15 @@ struct asyncore_map *run_map(struct run *run, const char *host)
     if (run->map_count == RUN_HOSTS)
         abort();
     run->maps[run->map_count++] = host;
+    if (map != NULL)
+        asyncore_set_log(map, run_log, run);
     oracle_that(run, map != NULL || run->hard, "start", "no map for %s", host);
     return map;
+}
+
+uint64_t run_size(const struct run *run, uint64_t all, uint64_t few)
+{
+    return run->config->small ? few : all;
 }
 
 uint64_t run_now(const struct run *run)
@@ -208,6 +229,8 @@ static void count_calls(struct run *run)
         struct asyncore_sim_usage usage;
         if (asyncore_sim_usage(run->world, run->maps[i], &usage) < 0)
             continue;
+        run->result->hosts[i].name = run->maps[i];
+        memcpy(run->result->hosts[i].calls, usage.calls, sizeof usage.calls);
         for (int call = 0; call < ASYNCORE_SIM_CALLS; call++)
             run->result->calls[call] += usage.calls[call];
     }
@@ -217,11 +240,11 @@ static void serve(struct run *run)
 {
     const struct scenario *s = run->scenario;
 
-    if (!rest(run, s->limit != 0 ? s->limit : 3600 * ASYNCORE_SIM_SECOND))
-        return;
-    if (s->finish != NULL)
+    bool rests = rest(run, s->limit != 0 ? s->limit : 3600 * ASYNCORE_SIM_SECOND);
+
+    if (s->finish != NULL && (rests || run->loop_failed))
         s->finish(run);
-    if (!rest(run, 10 * ASYNCORE_SIM_SECOND) || !oracle_loops(run))
+    if (!rests || !rest(run, 10 * ASYNCORE_SIM_SECOND) || !oracle_loops(run))
         return;
     if (s->check != NULL)
         s->check(run);
@@ -254,6 +277,7 @@ int scenario_run(const struct scenario *scenario, const struct run_config *confi
     for (size_t i = 0; i < run.map_count; i++)
         sim_map_free(run.world, run.maps[i]);
     oracle_leaks(&run);
+    result->struck = run.world->struck + (memory.fails != 0 && memory.count >= memory.fails);
     asyncore_sim_free(run.world);
     run.world = NULL;
     if (scenario->stop != NULL)

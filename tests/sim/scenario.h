@@ -17,6 +17,8 @@
  *     SOFT   soft faults: whatever is under test must complete as if there were none
  *     HARD   hard faults as well: connections may end early, but cleanly so; run->hard is set
  *
+ * SMALL runs have few peers and bytes, for torture (torture.c), which does them again with each call failing.
+ *
  * A script sets run->hard too. Even start may fail then, with the error it was given: it returns that, and must leave
  * behind only what the free of the map cleans up. Whatever the weather: no byte is wrong, nothing is left, no handler
  * is called that should not be, loops end.
@@ -65,6 +67,7 @@ struct run_config {
     size_t script_count;
     uint64_t malloc_fails; /* the k-th allocation of the program (not the library's) */
     bool quiet;            /* no faults by chance, jitter on every link, no costs: for comparing engines */
+    bool small;            /* few peers and bytes, small buffers: for doing it again with each call failing */
     void (*trace)(void *arg, const char *line);
     void (*fault)(void *arg, uint64_t key, const char *line);
     void *arg;
@@ -78,6 +81,11 @@ struct run_result {
     enum weather weather;
     uint64_t calls[ASYNCORE_SIM_CALLS]; /* of the hosts with maps */
     uint64_t mallocs;                   /* of the program */
+    struct {
+        const char *name;
+        uint64_t calls[ASYNCORE_SIM_CALLS];
+    } hosts[RUN_HOSTS]; /* the same for each; those without a name are none */
+    uint64_t struck;                    /* faults of the script, and of malloc_fails, that came to pass */
     uint64_t ended;                     /* the world's time */
     uint64_t turns;
 };
@@ -97,6 +105,8 @@ struct run {
     struct asyncore_sim_options options; /* the world's */
     enum weather weather;
     bool hard;            /* calls and connections may fail */
+    bool loop_failed;     /* a loop failed as a script wanted: nobody is served any more, and finish only tidies up */
+    size_t complaints;    /* lines of type warning or error that the maps logged */
     struct random random; /* the scenario's own */
     void *state;
 
@@ -112,8 +122,13 @@ struct run {
 /* Zeroed memory that lasts as long as the run. Never fails. */
 void *run_alloc(struct run *run, size_t size);
 
-/* The map of a host, remembered for the oracles. NULL only under run->hard; otherwise that is a failure. */
+/* The map of a host, remembered for the oracles. NULL only under run->hard; otherwise that is a failure. What it logs
+ * goes to run_log, which counts complaints; a scenario with a log function of its own calls it from there. */
 struct asyncore_map *run_map(struct run *run, const char *host);
+void run_log(void *run, const char *type, const char *message);
+
+/* How many of something a run has: `few` if it is to be small. */
+uint64_t run_size(const struct run *run, uint64_t all, uint64_t few);
 
 uint64_t run_now(const struct run *run);
 

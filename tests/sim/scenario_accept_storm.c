@@ -76,17 +76,19 @@ static int start(struct run *run)
     if (error < 0)
         return error;
     if (random_chance(r, 70))
-        asyncore_sim_set_descriptors(run->world, "server", (unsigned)random_scale(r, 8, 200));
-    state->count = (size_t)random_in(r, 100, CLIENTS);
+        asyncore_sim_set_descriptors(run->world, "server", (unsigned)random_scale(r, 8, run_size(run, 200, 10)));
+    state->count = (size_t)random_in(r, run_size(run, 100, 10), run_size(run, CLIENTS, 14));
     run->connections = state->count + 1;
     run->free_turns = 10000;
-    state->quiet.plan = (struct peer_plan){
-        .total = QUIET_BYTES, .send_piece = 1, .send_pause = 10 * ASYNCORE_SIM_MS, .end = PEER_SHUTS};
+    state->quiet.plan = (struct peer_plan){.total = run_size(run, QUIET_BYTES, 8),
+                                           .send_piece = 1,
+                                           .send_pause = 10 * ASYNCORE_SIM_MS,
+                                           .end = PEER_SHUTS};
     connect_one(run, &state->quiet, "quiet");
     for (size_t i = 0; i < state->count; i++) {
         struct peer *peer = &state->clients[i];
         peer->plan = (struct peer_plan){.start = 200 * ASYNCORE_SIM_MS + random_in(r, 0, spread),
-                                        .total = random_scale(r, 0, 2000),
+                                        .total = random_scale(r, 0, run_size(run, 2000, 600)),
                                         .end = random_chance(r, 95) ? PEER_SHUTS : PEER_RESETS};
         if (random_chance(r, 20))
             peer->plan.end_pause = random_scale(r, 1, ASYNCORE_SIM_SECOND);
@@ -108,6 +110,8 @@ static void check_one(struct run *run, const struct peer *peer)
     oracle_no_more(run, peer->name, peer->sent, peer->received);
     if (peer->got_end && !run->hard) /* a server that has no memory for a client closes it */
         oracle_end(run, peer->name, peer->sent_end, peer->sent, peer->received);
+    if (peer->got_end && peer->plan.end == PEER_SHUTS)
+        oracle_reported(run, peer->name, peer->sent_end && peer->sent == peer->received);
     if (run->hard || peer->plan.end != PEER_SHUTS)
         return;
     oracle_clean(run, peer->name, peer->error);

@@ -65,6 +65,7 @@ struct fetch {
 
 struct scene {
     struct peer listener;
+    size_t count;
     struct fetch fetches[CLIENTS];
     struct answer answers[CLIENTS];
 };
@@ -215,7 +216,7 @@ static struct peer *accepted(struct peer *listener)
     a->peer.class_ = &answer_class;
     a->peer.plan.end = PEER_WAITS;
     if (random_chance(&run->random, 40))
-        a->peer.plan.send_piece = (size_t)random_scale(&run->random, 20, PEER_BUFFER);
+        a->peer.plan.send_piece = (size_t)random_scale(&run->random, run_size(run, 20, 500), PEER_BUFFER);
     if (a->peer.plan.send_piece > 200 && random_chance(&run->random, 50))
         a->peer.plan.send_pause = random_scale(&run->random, 1000, 5 * ASYNCORE_SIM_MS);
     return &a->peer;
@@ -261,16 +262,19 @@ static int start(struct run *run)
     peer_listen(&state->listener, peer_host(run, "server"), 80, accepted);
     run->connections = 2 * CLIENTS;
     run->free_turns = 10000;
-    for (int i = 0; i < CLIENTS && error == 0; i++) {
+    state->count = (size_t)run_size(run, CLIENTS, 2);
+    for (int i = 0; i < (int)state->count && error == 0; i++) {
         struct fetch *f = &state->fetches[i];
         f->kind = (enum kind)random_in(r, 0, KINDS - 1);
-        f->body = f->kind == NO_CONTENT || f->kind == GARBAGE ? 0 : (size_t)random_scale(r, 0, BODY_MOST);
+        f->body = f->kind == NO_CONTENT || f->kind == GARBAGE
+                      ? 0
+                      : (size_t)random_scale(r, run_size(run, 0, 3000), run_size(run, BODY_MOST, 9000));
         if (f->kind == BREAKS_OFF || f->kind == RESET)
             f->body += 10;
         f->salt = random_word(r);
         f->run = run;
         f->reader.fetch = f;
-        f->reader.piece = random_chance(r, 50) ? 8192 : (size_t)random_scale(r, 200, 8192);
+        f->reader.piece = random_chance(r, 50) ? 8192 : (size_t)random_scale(r, run_size(run, 200, 1000), 8192);
         f->reader.pause = random_chance(r, 30) ? (unsigned)random_in(r, 1, 20) : 0;
         error = start_fetch(run, map, f, i);
     }
@@ -286,7 +290,7 @@ static void check(struct run *run)
 {
     struct scene *state = run->state;
 
-    for (int i = 0; i < CLIENTS; i++) {
+    for (size_t i = 0; i < state->count; i++) {
         const struct fetch *f = &state->fetches[i];
         bool good = f->kind <= INTERIM || f->kind == NO_CONTENT;
         oracle_that(run, f->reader.ended || run->hard, "end", "%s did not close its output", f->name);

@@ -8,6 +8,7 @@ int echo_logging_main(int argc, char **argv);
 #include "echo_clients.h"
 
 struct state {
+    struct run *run;
     struct server server;
     struct echo_clients *clients;
     struct peer denied;
@@ -19,6 +20,9 @@ static void log_line(void *arg, const char *type, const char *message)
     struct state *state = arg;
 
     state->logged += strlen(type) + strlen(message);
+    if (strncmp(message, "handle_close: ", 14) == 0 && strstr(message, ": end of stream") == NULL)
+        type = "error"; /* this program tells it among its other lines */
+    run_log(state->run, type, message);
     state->denials += strncmp(message, "denied: ", 8) == 0;
 }
 
@@ -28,6 +32,7 @@ static int start(struct run *run)
     struct asyncore_map *map = run_map(run, "server");
     int error = map != NULL ? 0 : -ENOMEM;
 
+    state->run = run;
     if (error == 0)
         error = asyncore_set_log(map, log_line, state);
     oracle_that(run, deny(&state->server, asyncore_sim_address(run->world, "denied", AF_INET)), "start",

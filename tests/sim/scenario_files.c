@@ -28,6 +28,7 @@ struct chain {
 
 struct state {
     struct chain chains[CHAINS];
+    int count;
 };
 
 static struct node *node_of(struct asyncore_dispatcher *d)
@@ -175,13 +176,14 @@ static int start(struct run *run)
     int error = map != NULL ? 0 : -ENOMEM;
 
     run->connections = 4 * CHAINS;
-    for (int i = 0; i < CHAINS && error == 0; i++) {
+    state->count = (int)run_size(run, CHAINS, 2);
+    for (int i = 0; i < state->count && error == 0; i++) {
         struct chain *c = &state->chains[i];
         c->run = run;
         snprintf(c->name, sizeof c->name, "chain %d", i);
         c->salt = random_word(r);
-        c->total = (size_t)random_scale(r, 0, 300000);
-        c->piece = random_chance(r, 50) ? BUFFER : (size_t)random_scale(r, 100, BUFFER);
+        c->total = (size_t)random_scale(r, run_size(run, 0, 3000), run_size(run, 300000, 20000));
+        c->piece = random_chance(r, 50) ? BUFFER : (size_t)random_scale(r, run_size(run, 100, 1000), BUFFER);
         c->enough = random_chance(r, 30) ? (size_t)random_in(r, 1, c->total + 1) : 0;
         error = chain_start(run, c);
     }
@@ -192,11 +194,13 @@ static void check(struct run *run)
 {
     const struct state *state = run->state;
 
-    for (int i = 0; i < CHAINS; i++) {
+    for (int i = 0; i < state->count; i++) {
         const struct chain *c = &state->chains[i];
         bool early = c->enough > 0 && c->enough <= c->total;
         oracle_done(run, c->name, c->source.closed && c->from.closed && c->to.closed && c->sink.closed);
         oracle_no_more(run, c->name, c->sent, c->received);
+        if (c->sink.ended && c->source.error == 0 && c->from.error == 0 && c->to.error == 0)
+            oracle_reported(run, c->name, c->received == c->total);
         if (run->hard)
             continue;
         if (c->sink.ended)

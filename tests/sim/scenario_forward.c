@@ -32,6 +32,7 @@ struct state {
     struct forward forward;
     enum remote remote;
     bool started;
+    int count;
     struct peer listener;
     struct side clients[PAIRS], servers[PAIRS];
 };
@@ -148,7 +149,7 @@ static int start(struct run *run)
     struct state *state = run->state = run_alloc(run, sizeof *state);
     struct asyncore_map *map = run_map(run, "forward");
     struct peer_host *servers = peer_host(run, "server"), *clients = peer_host(run, "client");
-    size_t total = random_chance(&run->random, 1) ? 1 << 20 : 64 << 10;
+    size_t total = (size_t)run_size(run, random_chance(&run->random, 1) ? 1 << 20 : 64 << 10, 6000);
     struct forward_options options = {"*", "8080", NULL, "80"};
     char name[32];
     int error;
@@ -159,7 +160,8 @@ static int start(struct run *run)
         return error;
     state->started = true;
     run->connections = 2 * PAIRS;
-    for (int i = 0; i < PAIRS; i++) {
+    state->count = (int)run_size(run, PAIRS, 2);
+    for (int i = 0; i < state->count; i++) {
         plan(run, &state->clients[i].peer, total);
         plan(run, &state->servers[i].peer, total);
         if (random_chance(&run->random, 30)) /* one that needs the client's end to go on */
@@ -178,7 +180,7 @@ static void finish(struct run *run)
 {
     struct state *state = run->state;
 
-    oracle_that(run, state->forward.pairs == NULL, "stuck", "a pair is left in the forwarder");
+    oracle_that(run, state->forward.pairs == NULL || run->loop_failed, "stuck", "a pair is left in the forwarder");
     oracle_listens(run, &state->forward.listener);
     forward_stop(&state->forward);
     peer_close_listener(&state->listener);
@@ -199,7 +201,9 @@ static void check_side(struct run *run, const struct side *side)
     if (from == NULL)
         return;
     oracle_no_more(run, peer->name, from->sent, peer->received);
-    if (peer->got_end && !run_scripted(run, ASYNCORE_SIM_SETSOCKOPT)) /* which is how a close becomes a reset */
+    if (peer->got_end && run_scripted(run, ASYNCORE_SIM_SETSOCKOPT)) /* without SO_LINGER there is no reset */
+        oracle_reported(run, peer->name, from->sent_end && from->sent == peer->received);
+    else if (peer->got_end)
         oracle_end(run, peer->name, from->sent_end, from->sent, peer->received);
     if (run->hard || !polite(side) || !polite(side->from))
         return;
@@ -211,16 +215,18 @@ static void check_side(struct run *run, const struct side *side)
 static void check(struct run *run)
 {
     struct state *state = run->state;
-    bool refused = state->remote >= NO_NAME;
+    bool refused = state->remote >= NO_NAME, resets = !run_scripted(run, ASYNCORE_SIM_SETSOCKOPT);
 
-    for (int i = 0; i < PAIRS; i++) {
+    for (int i = 0; i < state->count; i++) {
         const struct side *client = &state->clients[i];
         check_side(run, client);
         check_side(run, &state->servers[i]);
-        oracle_that(run, !refused || !client->peer.got_end, "end", "%s got an end of stream, and there is no remote",
-                    client->peer.name);
-        oracle_that(run, !refused || !polite(client) || client->peer.error != 0, "end",
+        oracle_that(run, !refused || !client->peer.got_end || !resets, "end",
+                    "%s got an end of stream, and there is no remote", client->peer.name);
+        oracle_that(run, !refused || !polite(client) || client->peer.error != 0 || !resets, "end",
                     "%s was not told that there is no remote", client->peer.name);
+        if (refused && client->peer.got_end)
+            oracle_reported(run, client->peer.name, false);
         if (!refused && !run->hard && polite(client))
             oracle_that(run, client->peer.got_end || client->from == NULL || !polite(client->from), "end",
                         "%s got neither an end nor a reset", client->peer.name);

@@ -24,6 +24,7 @@ struct browser {
 
 struct scene {
     struct server server;
+    size_t count;
     struct browser browsers[CLIENTS];
 };
 
@@ -115,7 +116,7 @@ static void plan(struct run *run, struct browser *b)
 {
     struct random *r = &run->random;
     struct peer_plan *p = &b->peer.plan;
-    uint64_t requests = random_in(r, 1, 6), kind = random_in(r, 0, 9);
+    uint64_t requests = random_in(r, 1, run_size(run, 6, 2)), kind = random_in(r, 0, 9);
 
     b->peer.class_ = &browser_class;
     p->start = random_in(r, 0, 10 * ASYNCORE_SIM_MS);
@@ -126,7 +127,7 @@ static void plan(struct run *run, struct browser *b)
         bad_request(r, b);
     p->total = b->asked;
     if (random_chance(r, 60))
-        p->send_piece = (size_t)random_scale(r, 1, 1000);
+        p->send_piece = (size_t)random_scale(r, run_size(run, 1, 50), 1000);
     if (random_chance(r, 30))
         p->send_pause = random_scale(r, 1000, ASYNCORE_SIM_MS);
     if (kind == 1) { /* stops somewhere */
@@ -135,7 +136,7 @@ static void plan(struct run *run, struct browser *b)
         p->end = (enum peer_end)random_in(r, PEER_SHUTS, PEER_RESETS);
     } else if (kind == 2) { /* a byte now and then, or none; the answers are those to the first requests, if any */
         b->slow = true;
-        p->send_piece = 1;
+        p->send_piece = (size_t)run_size(run, 1, 30);
         p->send_pause = random_in(r, 3, 12) * ASYNCORE_SIM_SECOND;
         p->total = random_chance(r, 20) ? 0 : b->asked;
         p->end = PEER_WAITS;
@@ -153,12 +154,12 @@ static int start(struct run *run)
     error = map != NULL ? hello_http(map, &state->server, "*", "80") : -ENOMEM;
     if (error < 0)
         return error;
-    run->connections = CLIENTS;
+    run->connections = state->count = (size_t)run_size(run, CLIENTS, 3);
     run->free_turns = 1000;
-    for (int i = 0; i < CLIENTS; i++) {
+    for (size_t i = 0; i < state->count; i++) {
         struct browser *b = &state->browsers[i];
         plan(run, b);
-        snprintf(name, sizeof name, "client %d", i);
+        snprintf(name, sizeof name, "client %zu", i);
         peer_connect(&b->peer, peer_host(run, "client"), name, asyncore_sim_address(run->world, "server", AF_INET), 80);
     }
     return 0;
@@ -174,7 +175,7 @@ static void check(struct run *run)
 {
     struct scene *state = run->state;
 
-    for (int i = 0; i < CLIENTS; i++) {
+    for (size_t i = 0; i < state->count; i++) {
         const struct browser *b = &state->browsers[i];
         const struct peer *peer = &b->peer;
         oracle_done(run, peer->name, peer->state == PEER_DONE);
@@ -183,6 +184,8 @@ static void check(struct run *run)
             oracle_that(run, peer->ended - peer->opened <= (LIMIT + 30) * ASYNCORE_SIM_SECOND, "limit",
                         "%s was served for %llu s", peer->name,
                         (unsigned long long)((peer->ended - peer->opened) / ASYNCORE_SIM_SECOND));
+        if (peer->got_end && !b->slow && !b->rude)
+            oracle_reported(run, peer->name, peer->received == b->answered);
         if (run->hard || b->slow || b->rude)
             continue;
         oracle_clean(run, peer->name, peer->error);

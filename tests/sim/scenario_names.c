@@ -49,6 +49,7 @@ struct state {
     struct peer listener;
     struct peer servers[CALLS];
     bool in_resolve;
+    int lookups, call_count;
 };
 
 static struct state *state_of(const struct run *run)
@@ -250,6 +251,13 @@ static int start_call(struct run *run, struct asyncore_map *map, struct call *c,
                       : error;
 }
 
+/* A channel that has not begun is in no map, and may have a timer. */
+static void forget_calls(struct state *state)
+{
+    for (int i = 0; i < CALLS; i++)
+        asyncore_fini(&state->calls[i].base);
+}
+
 static int start(struct run *run)
 {
     struct state *state = run->state = run_alloc(run, sizeof *state);
@@ -268,10 +276,12 @@ static int start(struct run *run)
     for (int i = 0; i < NAMES; i++)
         draw_name(run, &state->names[i], i);
     run->connections = CALLS;
+    state->lookups = (int)run_size(run, LOOKUPS, 8);
+    state->call_count = (int)run_size(run, CALLS, 3);
     run->free_turns = 10000;
-    for (int i = 0; i < CALLS && error == 0; i++)
+    for (int i = 0; i < state->call_count && error == 0; i++)
         error = start_call(run, map, &state->calls[i], i);
-    for (int i = 0; i < LOOKUPS && error == 0; i++) {
+    for (int i = 0; i < state->lookups && error == 0; i++) {
         struct query *q = &state->queries[i];
         q->run = run;
         q->name = &state->names[random_in(r, 0, NAMES - 1)];
@@ -280,11 +290,15 @@ static int start(struct run *run)
         if (random_chance(r, 30))
             error = asyncore_call_later(map, &q->cancel, random_scale(r, 0, 30000), cancel, q);
     }
+    if (error < 0)
+        forget_calls(state);
     return error;
 }
 
 static void finish(struct run *run)
 {
+    if (run->loop_failed)
+        forget_calls(state_of(run));
     peer_close_listener(&state_of(run)->listener);
 }
 
@@ -292,9 +306,9 @@ static void check(struct run *run)
 {
     const struct state *state = state_of(run);
 
-    for (int i = 0; i < LOOKUPS; i++)
+    for (int i = 0; i < state->lookups; i++)
         oracle_that(run, !state->queries[i].waiting, "stuck", "%s was never answered", state->queries[i].name->name);
-    for (int i = 0; i < CALLS; i++) {
+    for (int i = 0; i < state->call_count; i++) {
         const struct call *c = &state->calls[i];
         oracle_that(run, c->closed, "stuck", "call %d did not come to an end", i);
         oracle_that(run, c->connected || c->error != 0, "end", "call %d ended without a reason", i);

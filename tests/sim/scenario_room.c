@@ -34,6 +34,7 @@ struct talker {
 
 struct state {
     struct room room;
+    int count;
     struct talker talkers[MEMBERS];
 };
 
@@ -82,10 +83,8 @@ static void input(struct peer *peer, const unsigned char *data, size_t size)
 
 static const struct peer_class talker_class = {.output = output, .input = input};
 
-static void write_lines(struct random *r, struct talker *t)
+static void write_lines(struct random *r, struct talker *t, size_t lines)
 {
-    size_t lines = (size_t)(random_chance(r, 50) ? random_in(r, 1, LINES) : random_scale(r, 1, LINES));
-
     for (; t->lines < lines; t->lines++) {
         t->line_at[t->lines] = t->used;
         t->used += (size_t)sprintf(t->text + t->used, "%d %zu ", t->number, t->lines);
@@ -104,12 +103,13 @@ static void plan(struct run *run, struct talker *t)
 
     t->manner = manners[random_in(r, 0, sizeof manners / sizeof *manners - 1)];
     t->peer.class_ = &talker_class;
-    write_lines(r, t);
+    write_lines(r, t, (size_t)(random_chance(r, 50) ? random_in(r, 1, run_size(run, LINES, 8))
+                                                    : random_scale(r, 1, run_size(run, LINES, 8))));
     p->start = random_in(r, 0, 50 * ASYNCORE_SIM_MS);
     p->total = t->used;
     p->end = PEER_WAITS;
     if (random_chance(r, 50))
-        p->send_piece = (size_t)random_scale(r, 16, 4096);
+        p->send_piece = (size_t)random_scale(r, run_size(run, 16, 100), 4096);
     if (random_chance(r, 50))
         p->send_pause = random_scale(r, 1000, ASYNCORE_SIM_MS);
     if (t->manner == SLOW) {
@@ -140,7 +140,8 @@ static int start(struct run *run)
     if (error < 0)
         return error;
     run->memory_bound = 512 * 1024 + MEMBERS * (2 * ROOM_LIMIT + 2 * 65536);
-    for (int i = 0; i < MEMBERS; i++) {
+    state->count = (int)run_size(run, MEMBERS, 3);
+    for (int i = 0; i < state->count; i++) {
         struct talker *t = &state->talkers[i];
         t->number = i;
         plan(run, t);
@@ -163,7 +164,7 @@ static void check_heard(struct run *run, const struct state *state, const struct
 {
     size_t said = 0;
 
-    for (int i = 0; i < MEMBERS; i++)
+    for (int i = 0; i < state->count; i++)
         said += i != t->number ? state->talkers[i].peer.sent : 0;
     if (!t->peer.got_end) {
         oracle_that(run, said > ROOM_LIMIT, "clean", "%s was thrown out, and all that was said is %zu bytes",
@@ -171,7 +172,7 @@ static void check_heard(struct run *run, const struct state *state, const struct
         return;
     }
     oracle_clean(run, t->peer.name, t->peer.error);
-    for (int i = 0; i < MEMBERS; i++) {
+    for (int i = 0; i < state->count; i++) {
         const struct talker *from = &state->talkers[i];
         if (from == t || from->manner > SLOW || !from->peer.got_end) /* it was cut off in what it said */
             continue;
@@ -179,16 +180,29 @@ static void check_heard(struct run *run, const struct state *state, const struct
     }
 }
 
+/* Whether it heard all of those who were not cut off themselves. */
+static bool heard_all(const struct state *state, const struct talker *t)
+{
+    for (int i = 0; i < state->count; i++) {
+        const struct talker *from = &state->talkers[i];
+        if (from != t && from->manner <= SLOW && from->peer.got_end && t->heard[i] != from->lines)
+            return false;
+    }
+    return true;
+}
+
 static void check(struct run *run)
 {
     struct state *state = run->state;
 
     oracle_that(run, state->room.count == 0 && state->room.members == NULL, "stuck", "somebody is left in the room");
-    for (int i = 0; i < MEMBERS; i++) {
+    for (int i = 0; i < state->count; i++) {
         const struct talker *t = &state->talkers[i];
         oracle_done(run, t->peer.name, t->peer.state == PEER_DONE);
         oracle_that(run, t->manner != LONG_LINE || run->hard || t->peer.error != 0, "clean",
                     "%s was not thrown out for its line", t->peer.name);
+        if (t->peer.got_end && t->manner <= SLOW)
+            oracle_reported(run, t->peer.name, heard_all(state, t));
         if (!run->hard && t->manner <= SLOW)
             check_heard(run, state, t);
     }

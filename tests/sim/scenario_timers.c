@@ -14,6 +14,7 @@
 enum {
     TIMERS = 300,
     CHANGES = 1500,
+    FEW = 60,
     JUMPS = 6,
     BURST = 2500,
     PER_TURN = 1024
@@ -36,6 +37,7 @@ struct state {
     uint64_t order, jumped, fired, posted, called, turn, kept;
     size_t burst_next, burst_count;
     unsigned changes, in_turn;
+    int timer_count;
 };
 
 static struct state *the; /* timers have one argument */
@@ -87,7 +89,7 @@ static void posted(void *arg)
 static void change(struct state *s)
 {
     struct random *r = &s->run->random;
-    struct shadow *t = &s->timers[random_in(r, 0, TIMERS - 1)];
+    struct shadow *t = &s->timers[random_in(r, 0, (uint64_t)s->timer_count - 1)];
 
     if (s->changes == 0)
         return;
@@ -103,7 +105,7 @@ static void change(struct state *s)
 /* Whether t was due before any other that waits. */
 static void check_order(struct state *s, const struct shadow *t)
 {
-    for (int i = 0; i < TIMERS; i++) {
+    for (int i = 0; i < s->timer_count; i++) {
         const struct shadow *other = &s->timers[i];
         if (other == t || !other->pending || other->high > t->low)
             continue;
@@ -209,8 +211,9 @@ static int start(struct run *run)
     s->os = sim_os(run->world, "host");
     if (s->map == NULL)
         return -ENOMEM;
-    s->changes = CHANGES;
-    s->burst_count = random_chance(r, 10) ? BURST : 0;
+    s->changes = (unsigned)run_size(run, CHANGES, 2 * FEW);
+    s->timer_count = (int)run_size(run, TIMERS, FEW);
+    s->burst_count = random_chance(r, 10) ? (size_t)run_size(run, BURST, FEW) : 0;
     run->free_turns = 20 * (CHANGES + TIMERS);
     run->memory_bound = 1 << 20;
     for (size_t i = 0; i < s->burst_count; i++) {
@@ -220,7 +223,7 @@ static int start(struct run *run)
             oracle_that(run, run->hard, "clean", "a timer cannot be set: %s", asyncore_strerror(error));
         }
     }
-    for (int i = 0; i < TIMERS; i++)
+    for (int i = 0; i < s->timer_count; i++)
         set(s, &s->timers[i]);
     for (int i = 0; i < JUMPS && random_chance(r, 70); i++)
         asyncore_sim_at(run->world, random_scale(r, 1, 20 * ASYNCORE_SIM_SECOND), jump, s);
@@ -231,7 +234,7 @@ static void check(struct run *run)
 {
     const struct state *s = run->state;
 
-    for (int i = 0; i < TIMERS; i++) {
+    for (int i = 0; i < s->timer_count; i++) {
         const struct shadow *t = &s->timers[i];
         oracle_that(run, asyncore_pending(&t->timer) == t->pending, "pending", "timer %d: pending is %d", i,
                     asyncore_pending(&t->timer));

@@ -38,6 +38,7 @@ struct client {
 struct state {
     struct server server;
     struct client clients[CLIENTS];
+    int count;
     struct asyncore_sim_link link;
 };
 
@@ -188,7 +189,7 @@ static int client_start(struct run *run, struct asyncore_map *map, struct client
     c->run = run;
     snprintf(c->name, sizeof c->name, "client %d", number);
     c->salt = random_word(r);
-    c->count = (unsigned)random_in(r, 1, DATAGRAMS);
+    c->count = (unsigned)random_in(r, 1, run_size(run, DATAGRAMS, 12));
     for (unsigned i = 0; i < c->count; i++)
         c->size[i] = (size_t)random_in(r, 16, random_chance(r, 70) ? 200 : 900);
     if (run->options.receive_buffer >= 16384 && run->options.send_buffer >= 16384)
@@ -217,10 +218,11 @@ static int start(struct run *run)
     state->server.run = run;
     state->server.room = random_chance(r, 50) ? MOST : (size_t)random_in(r, 16, 1000);
     run->connections = CLIENTS + 1;
+    state->count = (int)run_size(run, CLIENTS, 2);
     run->free_turns = 100000;
     if (error == 0)
         error = server_start(server, &state->server);
-    for (int i = 0; i < CLIENTS && error == 0; i++)
+    for (int i = 0; i < state->count && error == 0; i++)
         error = client_start(run, client, &state->clients[i], i);
     return error;
 }
@@ -235,7 +237,7 @@ static bool must_all_come(const struct run *run, const struct state *state)
 {
     size_t all = 0;
 
-    for (int i = 0; i < CLIENTS; i++)
+    for (int i = 0; i < state->count; i++)
         for (unsigned n = 0; n < state->clients[i].count; n++)
             all += 2 * (state->clients[i].size[n] + 256);
     return !run->hard && state->link.loss == 0 && state->server.dropped == 0 && all <= run->options.receive_buffer;
@@ -245,7 +247,7 @@ static void check(struct run *run)
 {
     const struct state *state = run->state;
 
-    for (int i = 0; i < CLIENTS; i++) {
+    for (int i = 0; i < state->count; i++) {
         const struct client *c = &state->clients[i];
         oracle_done(run, c->name, c->base.fd < 0);
         oracle_that(run, c->sent == c->count, "complete", "%s sent %u datagrams of %u", c->name, c->sent, c->count);
