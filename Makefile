@@ -1,7 +1,7 @@
 # The front door. CMakeLists.txt is the build; this starts it, with what it needs installed where a target says so.
 
 .DEFAULT_GOAL := all
-.PHONY: all deps test coverage sim sim-proof demo bench fuzz install clean check-style help
+.PHONY: all deps test coverage sim sim-proof torture demo bench fuzz install clean check-style help
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
@@ -71,6 +71,13 @@ sim: deps
 	$(COMPILE) --target sim
 	@$(BUILD)/tests/sim $(SCENARIO) --seeds=$(SEEDS) $(SIM)
 
+# Every call of the scenarios made to fail; TORTURE: options of the runner, such as --seeds=60.
+torture: deps
+	$(CONFIGURE) -DBUILD_TESTING=ON
+	$(COMPILE) --target torture
+	@$(BUILD)/tests/torture $(SCENARIO) --sites=$(BUILD)/sites.txt $(TORTURE)
+	@tests/sim/sites.py $(BUILD)/tests/torture src $(BUILD)/sites.txt
+
 demo:
 	@tools/deps.sh build
 	$(CONFIGURE) -DBUILD_TESTING=OFF
@@ -111,6 +118,7 @@ help:
 	@echo "                       or 85 % of the branches"
 	@echo "make sim-proof         shows how soon the simulation notices each known fault (PROOF='--only NAME')"
 	@echo "make sim               programs in simulated worlds (SEEDS=1000 SCENARIO=echo SIM='--help': see tests/sim)"
+	@echo "make torture           every system call and allocation of these programs made to fail once"
 	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
 	@echo "make fuzz SECONDS=60   fuzzes each target of fuzz/ for so long (TARGET=name: that one)"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"
