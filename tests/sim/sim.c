@@ -1,5 +1,6 @@
 /* sim.c: runs scenarios under many seeds; see --help. A seed that fails is shrunk (shrink.c) and told with the command
  * that runs just that again. Seeds run in this one process; a signal handler names the one that crashes or hangs. */
+#include "errnos.h"
 #include "runner.h"
 
 #include <errno.h>
@@ -93,32 +94,6 @@ static uint64_t number(const char *text, const char *option)
     return n;
 }
 
-static int error_by_name(const char *text)
-{
-#define NAME(error)                                                                                                    \
-    {                                                                                                                  \
-#error, error                                                                                                  \
-    }
-    static const struct {
-        const char *name;
-        int error;
-    } names[] = {NAME(ENOMEM),     NAME(ENOBUFS),      NAME(EMFILE),    NAME(ENFILE),       NAME(EINTR),
-                 NAME(EAGAIN),     NAME(EIO),          NAME(EINVAL),    NAME(EPERM),        NAME(EACCES),
-                 NAME(ECONNRESET), NAME(ECONNABORTED), NAME(EPIPE),     NAME(ECONNREFUSED), NAME(ETIMEDOUT),
-                 NAME(ENOSPC),     NAME(EHOSTUNREACH), NAME(ENOTCONN),  NAME(EADDRINUSE),   NAME(EADDRNOTAVAIL),
-                 NAME(EBADF),      NAME(ENOTSOCK),     NAME(EOPNOTSUPP)};
-#undef NAME
-    char *end;
-    long n = strtol(text, &end, 10);
-
-    if (*text != '\0' && *end == '\0')
-        return (int)(n > 0 ? -n : n);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(names[i].name, text) == 0)
-            return -names[i].error;
-    return 0;
-}
-
 bool script_parse(struct runner *runner, const char *text)
 {
     const char *slash = strchr(text, '/'), *call_at = slash != NULL ? slash + 1 : text;
@@ -140,7 +115,7 @@ bool script_parse(struct runner *runner, const char *text)
         .host = slash != NULL ? runner->script_host : NULL,
         .call = (enum asyncore_sim_call)i,
         .k = k,
-        .error = error_by_name(error),
+        .error = errno_by_name(error),
     };
     runner->config.script = &runner->script;
     runner->config.script_count = 1;
