@@ -153,7 +153,8 @@ ASYNCORE_API void asyncore_sim_free(struct asyncore_sim *world);
 
 /* The map of a host, made at the first call (NULL: that failed: no memory, or an unknown engine). It belongs to the
  * world. asyncore_loop() on it serves until it ends, and lets the other hosts run meanwhile; without it,
- * asyncore_sim_run() serves every map. */
+ * asyncore_sim_run() serves every map. Within it a handler's own asyncore_map_wait() cannot let time pass: -ECANCELED
+ * where it would have to. */
 ASYNCORE_API struct asyncore_map *asyncore_sim_map(struct asyncore_sim *world, const char *host);
 
 /* A host's address as text: AF_INET "10.0.0.1", AF_INET6 "fd00::1". */

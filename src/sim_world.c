@@ -336,7 +336,7 @@ static bool world_step(struct asyncore_sim *world, uint64_t until)
 static int wait_running(struct sim_host *host, int timeout, int (*ready)(void *arg), void *arg)
 {
     struct asyncore_sim *world = host->world;
-    if (host->worked != 0 || world->failed != 0) {
+    if (world->failed != 0 || (host->worked != 0 && timeout != 0)) {
         host->stirred = true;
         return SIM_WOULD_WAIT;
     }
