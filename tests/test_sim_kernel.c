@@ -24,6 +24,7 @@
  *   (nor do UDP sockets come back from there);
  *   accepted ones that are bound anew when their connection is over.
  * - Which of several sockets with SO_REUSEPORT gets a client or a datagram: nothing is sent there (left_out()).
+ *   For TCP Linux looks at what the last of them had, not at all of them: none binds a port that one without has.
  * - The order of epoll_wait's events; edge-triggered, one-shot and exclusive registrations.
  * - Nagle's algorithm (every TCP socket has TCP_NODELAY), MSG_MORE and TCP_CORK, urgent bytes, MSG_WAITALL,
  *   ancillary data; O_DIRECT pipes; blocking descriptors.
@@ -173,11 +174,26 @@ static bool odd_connect(const struct run *run, const struct call *call, bool tow
     return mapped && is_stream(run, call->a) && !is_connected(run, call->a) && call->where != OF_SLOT_MAPPED;
 }
 
+/* Whether a TCP socket with SO_REUSEPORT would come to a port that one without has. */
+static bool mixes(const struct run *run, const struct call *call)
+{
+    struct sockaddr_in6 wanted = name_of(run, call->number);
+    if (call->a < 0 || wanted.sin6_port == 0 || !(run->shared >> call->a & 1) || !is_stream(run, call->a))
+        return false;
+    for (int i = 0; i < SLOTS; i++)
+        if (run->sim.fd[i] != NOT_OPEN && !(run->shared >> i & 1) && is_stream(run, i) && !is_unix(run, i) &&
+            name_of(run, i).sin6_port == wanted.sin6_port)
+            return true;
+    return false;
+}
+
 static bool odd_bind(const struct run *run, const struct call *call, bool toward_slot)
 {
     if (call->where == NOBODY4 || call->where == NOBODY6 || call->where == HALF_IN)
         return true;
     if (call->a >= 0 && run->accepted >> call->a & 1 && !is_connected(run, call->a))
+        return true;
+    if (toward_slot && mixes(run, call))
         return true;
     return toward_slot &&
            (run->sim.fd[call->number] == NOT_OPEN || name_of(run, call->number).sin6_family == AF_UNSPEC);
