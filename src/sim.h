@@ -48,7 +48,7 @@ struct sim_file {
     uint32_t number; /* of its host's own, in the order of making; see sim_file_new */
     uint32_t asked[ASYNCORE_SIM_FAULTS];
     uint64_t doubted; /* when a spurious report of it was last thought of, plus one */
-    link_t items; /* struct sim_item: its registrations */
+    link_t items;     /* struct sim_item: its registrations */
 };
 
 /* A registration of a file with an epoll set. */
@@ -76,14 +76,15 @@ void *sim_file_new(size_t size, const struct sim_kind *kind, struct sim_host *ho
 int sim_file_close(struct sim_host *host, int fd);
 bool sim_room_for_one(const struct sim_host *host); /* for another descriptor */
 void sim_stir(struct sim_file *file);
-void sim_timer_jumped(struct sim_file *file);              /* if it is a timerfd: the clock went ahead */
-void sim_signal_raised(struct sim_file *file, int number); /* if it is a signalfd of that signal */
+void sim_timer_jumped(struct sim_file *file); /* if it is a timerfd: the clock went ahead */
+void sim_signal_raised(struct sim_host *host, int number);
 
 int sim_pipe(struct sim_host *host, int fds[2]);
 int sim_eventfd(struct sim_host *host);
 int sim_timerfd(struct sim_host *host);
 int sim_timerfd_set(struct sim_file *file, uint64_t deadline);
-int sim_signalfd(struct sim_host *host, int number);
+int sim_signalfd(struct sim_host *host, int number, int *was_blocked);
+void sim_signalfd_close(struct sim_host *host, int fd, int number, int was_blocked);
 int sim_epoll_create(struct sim_host *host);
 int sim_epoll_ctl(struct sim_file *set, int op, int fd, struct epoll_event *event);
 int sim_epoll_wait(struct sim_file *set, struct epoll_event *events, int size);
@@ -99,6 +100,8 @@ struct sim_event {
     uint64_t argument;
 };
 typedef void (*sim_event_fn)(struct asyncore_sim *world, void *object, uint64_t argument);
+
+#define SIM_SIGNALS 64
 
 struct sim_name {
     struct sim_name *next;
@@ -128,6 +131,8 @@ struct sim_host {
     link_t sockets;                   /* every socket, those without a descriptor included */
     link_t paths;                     /* Unix sockets' names in the file system, which outlive them */
     uint16_t next_port;
+    uint64_t blocked;                  /* signals: bit N - 1 is signal N */
+    uint32_t pending[SIM_SIGNALS + 1]; /* how often each */
 
     /* Time. */
     uint64_t ahead;      /* its clock is so far ahead of the world's */

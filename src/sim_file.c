@@ -282,7 +282,7 @@ struct counter {
     struct sim_file file;
     uint64_t count;    /* eventfd, and how often the others would say something */
     uint64_t deadline; /* timerfd: on the host's clock; 0: none */
-    int number;        /* signalfd */
+    int number;        /* signalfd: its count is the host's */
 };
 
 static unsigned counter_ready(struct sim_file *file)
@@ -325,17 +325,29 @@ static ssize_t event_write(struct sim_file *file, const void *data, size_t size)
     return sizeof count;
 }
 
+static uint32_t *pending_of(struct sim_file *file)
+{
+    return &file->host->pending[((struct counter *)file)->number];
+}
+
+static unsigned signal_ready(struct sim_file *file)
+{
+    return *pending_of(file) != 0 ? POLLIN : 0;
+}
+
+/* Whichever signalfd is read first has it; as many as there is room for. */
 static ssize_t signal_read(struct sim_file *file, void *data, size_t size)
 {
-    struct counter *counter = (struct counter *)file;
-    struct signalfd_siginfo info = {.ssi_signo = (uint32_t)counter->number};
+    struct signalfd_siginfo info = {.ssi_signo = (uint32_t)((struct counter *)file)->number};
+    uint32_t *pending = pending_of(file);
+    size_t n = 0;
     if (size < sizeof info)
         return -EINVAL;
-    if (counter->count == 0)
+    if (*pending == 0)
         return -EAGAIN;
-    counter->count = 0;
-    memcpy(data, &info, sizeof info);
-    return sizeof info;
+    for (; *pending != 0 && size - n >= sizeof info; n += sizeof info, --*pending)
+        memcpy((char *)data + n, &info, sizeof info);
+    return (ssize_t)n;
 }
 
 static void counter_close(struct sim_file *file)
@@ -346,7 +358,7 @@ static void counter_close(struct sim_file *file)
 
 static const struct sim_kind event_kind = {"eventfd", event_ready, counter_read, event_write, counter_close};
 static const struct sim_kind timer_kind = {"timerfd", counter_ready, counter_read, no_write, counter_close};
-static const struct sim_kind signal_kind = {"signalfd", counter_ready, signal_read, no_write, counter_close};
+static const struct sim_kind signal_kind = {"signalfd", signal_ready, signal_read, no_write, counter_close};
 
 int sim_eventfd(struct sim_host *host)
 {
@@ -404,23 +416,45 @@ void sim_timer_jumped(struct sim_file *file)
     timer_schedule(timer);
 }
 
-int sim_signalfd(struct sim_host *host, int number)
+/* glibc keeps 32 and 33 to itself. */
+int sim_signalfd(struct sim_host *host, int number, int *was_blocked)
 {
-    if (number < 1 || number > 64)
+    if (number < 1 || number > SIM_SIGNALS || number == 32 || number == 33)
         return -EINVAL;
     struct counter *counter = sim_file_new(sizeof *counter, &signal_kind, host, O_RDWR | O_NONBLOCK);
-    if (counter != NULL)
-        counter->number = number;
-    return opened(&counter->file);
+    if (counter == NULL)
+        return -ENOMEM;
+    counter->number = number;
+    int fd = opened(&counter->file);
+    if (fd < 0)
+        return fd;
+    *was_blocked = host->blocked >> (number - 1) & 1;
+    host->blocked |= UINT64_C(1) << (number - 1);
+    return fd;
 }
 
-void sim_signal_raised(struct sim_file *file, int number)
+void sim_signalfd_close(struct sim_host *host, int fd, int number, int was_blocked)
 {
-    struct counter *counter = (struct counter *)file;
-    if (file->kind != &signal_kind || counter->number != number)
+    sim_file_close(host, fd);
+    if (was_blocked)
         return;
-    counter->count = 1; /* standard signals do not queue (signal(7)) */
-    sim_stir(file);
+    host->pending[number] = 0;
+    host->blocked &= ~(UINT64_C(1) << (number - 1));
+}
+
+void sim_signal_raised(struct sim_host *host, int number)
+{
+    if (!(host->blocked >> (number - 1) & 1))
+        return;
+    if (number < 32) /* standard signals do not queue (signal(7)) */
+        host->pending[number] = 1;
+    else
+        host->pending[number]++;
+    for (unsigned fd = 0; fd < host->file_room; fd++) {
+        struct sim_file *file = host->files[fd];
+        if (file != NULL && file->kind == &signal_kind && ((struct counter *)file)->number == number)
+            sim_stir(file);
+    }
 }
 
 /* -- epoll -- */

@@ -514,17 +514,12 @@ static int sim_os_signal_open(int number, int *was_blocked, struct os *os)
     int result = sim_enter(host, ASYNCORE_SIM_SIGNAL_OPEN);
     if (result == 0 && sim_fault(host, NULL, ASYNCORE_SIM_EMFILE))
         result = -EMFILE;
-    if (result == 0)
-        result = sim_signalfd(host, number);
-    if (result >= 0)
-        *was_blocked = 0;
-    return result;
+    return result == 0 ? sim_signalfd(host, number, was_blocked) : result;
 }
 
 static void sim_os_signal_close(int fd, int number, int was_blocked, struct os *os)
 {
-    (void)number, (void)was_blocked;
-    sim_file_close(host_of(os), fd);
+    sim_signalfd_close(host_of(os), fd, number, was_blocked);
 }
 
 /* -- Waiting -- */

@@ -562,9 +562,9 @@ int asyncore_sim_raise(struct asyncore_sim *world, const char *name, int number)
     struct sim_host *host = host_find(world, name);
     if (host == NULL)
         return -ENOENT;
-    for (unsigned fd = 0; fd < host->file_room; fd++)
-        if (host->files[fd] != NULL)
-            sim_signal_raised(host->files[fd], number);
+    if (number < 1 || number > SIM_SIGNALS)
+        return -EINVAL;
+    sim_signal_raised(host, number);
     return 0;
 }
 
