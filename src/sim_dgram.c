@@ -197,6 +197,17 @@ static void packets_drop(struct sim_socket *socket)
     socket->queued = 0;
 }
 
+/* There is room again: those who are connected to it may go on. */
+static void unix_room(struct sim_socket *socket)
+{
+    struct sim_host *host = socket->file.host;
+    for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
+        struct sim_socket *s = owner_of(link, struct sim_socket, link);
+        if (s->family == AF_UNIX && s->peer_number == socket->file.number && s != socket)
+            sim_stir(&s->file);
+    }
+}
+
 /* What came so far is lost, and if that was anything the one that it was connected to is told. */
 static void unix_disconnect(struct sim_socket *socket)
 {
@@ -206,6 +217,7 @@ static void unix_disconnect(struct sim_socket *socket)
     if (!was_connected || list_empty(&socket->packets))
         return;
     packets_drop(socket);
+    unix_room(socket);
     if (old != NULL && old->peer.length != 0 && old->peer_number == socket->file.number) {
         old->error = ECONNRESET;
         sim_stir(&old->file);
@@ -311,9 +323,12 @@ ssize_t sim_dgram_recv(struct sim_socket *socket, void *data, size_t size, int f
     if (from != NULL && socket->family == AF_UNIX && from->length == 0 && sender_of(packet) != NULL)
         *from = sender_of(packet)->local; /* it may have got a name since */
     if (!(flags & MSG_PEEK)) {
+        bool was_full = socket->family == AF_UNIX && is_full(socket);
         list_unlink(&packet->link);
         socket->queued -= packet->size + OVERHEAD;
         free(packet);
+        if (was_full)
+            unix_room(socket);
     }
     return (ssize_t)(flags & MSG_TRUNC ? whole : n);
 }
@@ -362,7 +377,7 @@ static unsigned dgram_ready(struct sim_file *file)
         bits |= POLLIN | POLLRDNORM;
     if (socket->shut_read)
         bits |= POLLIN | POLLRDNORM | POLLRDHUP | (socket->shut_write ? POLLHUP : 0);
-    if (peer != NULL && peer->peer.length == 0 && is_full(peer))
+    if (peer != NULL && is_full(peer) && unix_peer(peer) != socket)
         return bits;
     return bits | POLLOUT | POLLWRNORM | POLLWRBAND;
 }
