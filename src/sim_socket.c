@@ -511,7 +511,7 @@ static size_t buffer_size(int value, size_t least)
     return size < least ? least : size;
 }
 
-/* Options that only have to be told again. */
+/* Options that only have to be told again. Those that would do something that is not simulated are not known. */
 static const struct known {
     int level, option;
     int least, most, otherwise;
@@ -522,8 +522,6 @@ static const struct known {
     {SOL_SOCKET, SO_DONTROUTE, 0, 1, 0},
     {SOL_SOCKET, SO_PRIORITY, INT_MIN, INT_MAX, 0},
     {SOL_SOCKET, SO_MARK, INT_MIN, INT_MAX, 0},
-    {SOL_SOCKET, SO_RCVTIMEO, INT_MIN, INT_MAX, 0},
-    {SOL_SOCKET, SO_SNDTIMEO, INT_MIN, INT_MAX, 0},
     {IPPROTO_TCP, TCP_NODELAY, 0, 1, 0},
     {IPPROTO_TCP, TCP_CORK, 0, 1, 0},
     {IPPROTO_TCP, TCP_QUICKACK, 0, 1, 1},
@@ -532,24 +530,40 @@ static const struct known {
     {IPPROTO_TCP, TCP_KEEPCNT, 1, 127, 9},
     {IPPROTO_TCP, TCP_SYNCNT, 1, 127, 6},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, 0, INT_MAX, 0},
-    {IPPROTO_TCP, TCP_DEFER_ACCEPT, INT_MIN, INT_MAX, 0},
-    {IPPROTO_TCP, TCP_FASTOPEN, 0, INT_MAX, 0},
-    {IPPROTO_IP, IP_TOS, 0, 255, 0},
+    {IPPROTO_IP, IP_TOS, INT_MIN, INT_MAX, 0},
     {IPPROTO_IP, IP_TTL, 1, 255, 64},
-    {IPPROTO_IP, IP_FREEBIND, 0, 1, 0},
-    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 0, 1, 0},
     {IPPROTO_IPV6, IPV6_UNICAST_HOPS, 0, 255, 64},
     {IPPROTO_IPV6, IPV6_TCLASS, 0, 255, 0},
 };
 
+static bool has_level(const struct sim_socket *socket, int level)
+{
+    if (level == SOL_SOCKET || socket->family == AF_UNIX)
+        return level == SOL_SOCKET;
+    return level == IPPROTO_IP || (level == IPPROTO_TCP && socket->type == SOCK_STREAM) ||
+           (level == IPPROTO_UDP && socket->type == SOCK_DGRAM) ||
+           (level == IPPROTO_IPV6 && socket->family == AF_INET6);
+}
+
 static const struct known *known_find(const struct sim_socket *socket, int level, int option)
 {
-    bool has = level == SOL_SOCKET || (level == IPPROTO_TCP && socket->type == SOCK_STREAM) || level == IPPROTO_IP ||
-               (level == IPPROTO_IPV6 && socket->family == AF_INET6);
+    bool has = has_level(socket, level);
     for (size_t i = 0; has && i < sizeof known_options / sizeof *known_options; i++)
         if (known_options[i].level == level && known_options[i].option == option)
             return &known_options[i];
     return NULL;
+}
+
+/* What ip(7) and ipv6(7) make of a value: -1 is the default, and TCP keeps the two bits of congestion to itself. */
+static int ip_value(const struct sim_socket *socket, const struct known *known, int value)
+{
+    bool class = (known->level == IPPROTO_IP && known->option == IP_TOS) ||
+                 (known->level == IPPROTO_IPV6 && known->option == IPV6_TCLASS);
+    if (known->level == IPPROTO_IP && known->option == IP_TOS)
+        value &= 0xFF;
+    if (value == -1)
+        return known->otherwise;
+    return class && socket->type == SOCK_STREAM && value >= 0 ? value & ~3 : value;
 }
 
 static int option_store(struct sim_socket *socket, int level, int option, int value)
@@ -560,6 +574,8 @@ static int option_store(struct sim_socket *socket, int level, int option, int va
         return -ENOPROTOOPT;
     if (known->least == 0 && known->most == 1)
         value = value != 0;
+    if (level == IPPROTO_IP || level == IPPROTO_IPV6)
+        value = ip_value(socket, known, value);
     if (value < known->least || value > known->most)
         return -EINVAL;
     while (i < socket->option_count && !(socket->options[i].level == level && socket->options[i].option == option))
@@ -594,23 +610,37 @@ static int set_socket_option(struct sim_socket *socket, int option, int value)
     }
 }
 
+/* Switched off, its time stays what it was. */
+static void set_linger(struct sim_socket *socket, const void *value)
+{
+    struct linger linger;
+    memcpy(&linger, value, sizeof linger);
+    if (linger.l_onoff != 0)
+        socket->linger.l_linger = linger.l_linger;
+    socket->linger.l_onoff = linger.l_onoff != 0;
+}
+
 int sim_setsockopt(struct sim_socket *socket, int level, int option, const void *value, socklen_t length)
 {
     int number;
     if (level != SOL_SOCKET && socket->family == AF_UNIX)
         return -EOPNOTSUPP;
-    if (level == IPPROTO_TCP && socket->type == SOCK_STREAM && length < sizeof number)
+    if ((level == IPPROTO_TCP || level == IPPROTO_UDP) && has_level(socket, level) && length < sizeof number)
         return -EINVAL;
     if (level != SOL_SOCKET && known_find(socket, level, option) == NULL &&
         !(level == IPPROTO_IPV6 && option == IPV6_V6ONLY && socket->family == AF_INET6))
         return -ENOPROTOOPT;
+    if (level == IPPROTO_IP && length < sizeof number) { /* a byte will do, and nothing is 0 */
+        number = length > 0 ? *(const unsigned char *)value : 0;
+        return option_store(socket, level, option, number);
+    }
     if (length < sizeof number)
         return -EINVAL;
     memcpy(&number, value, sizeof number);
     if (level == SOL_SOCKET && option == SO_LINGER) {
         if (length < sizeof socket->linger)
             return -EINVAL;
-        memcpy(&socket->linger, value, sizeof socket->linger);
+        set_linger(socket, value);
         return 0;
     }
     if (level == SOL_SOCKET)
@@ -666,8 +696,6 @@ static int option_value(struct sim_socket *socket, int level, int option, int *v
             *value = socket->options[i].value;
             return 0;
         }
-    if (level != SOL_SOCKET && socket->family == AF_UNIX)
-        return -EOPNOTSUPP;
     const struct known *known = known_find(socket, level, option);
     if (known != NULL) {
         *value = known->otherwise;
@@ -679,15 +707,15 @@ static int option_value(struct sim_socket *socket, int level, int option, int *v
     }
     if (level == SOL_SOCKET)
         return get_socket_option(socket, option, value);
-    bool known_level = level == IPPROTO_IP || (level == IPPROTO_TCP && socket->type == SOCK_STREAM) ||
-                       (level == IPPROTO_UDP && socket->type == SOCK_DGRAM);
-    return socket->family == AF_INET && !known_level ? -EOPNOTSUPP : -ENOPROTOOPT;
+    return -ENOPROTOOPT;
 }
 
 int sim_getsockopt(struct sim_socket *socket, int level, int option, void *value, socklen_t *length)
 {
     int number;
-    if ((int)*length < 0)
+    if (!has_level(socket, level))
+        return socket->family == AF_INET6 ? -ENOPROTOOPT : -EOPNOTSUPP;
+    if ((int)*length < 0 && level != IPPROTO_IPV6)
         return -EINVAL;
     if (level == SOL_SOCKET && option == SO_LINGER) {
         socklen_t n = *length < sizeof socket->linger ? *length : (socklen_t)sizeof socket->linger;
@@ -698,6 +726,8 @@ int sim_getsockopt(struct sim_socket *socket, int level, int option, void *value
     int result = option_value(socket, level, option, &number);
     if (result < 0)
         return result;
+    if (level == IPPROTO_IP && *length > 1 && *length < sizeof number && number <= 255)
+        *length = 1;
     *length = *length < sizeof number ? *length : (socklen_t)sizeof number;
     memcpy(value, &number, *length);
     return 0;
