@@ -3,6 +3,7 @@
  *   test_sim_kernel.c    runs sequences on both kernels, compares, shrinks, reports
  *   sim_kernel_plans.c   makes sequences of calls from a seed
  *   sim_kernel_calls.c   makes one call to one kernel, and writes down what came of it
+ *   sim_kernel_values.c  tests of their own, for what the sequences do not come to
  *
  * A SLOT stands for one object in both kernels: its descriptor has a number in each. A slot that is empty or closed
  * stands for a descriptor that nobody has.
@@ -119,7 +120,11 @@ struct side {
     size_t length;
 };
 
+/* sim_kernel_values.c */
+void add_values(TCase *tests);
+
 /* sim_kernel_calls.c */
+bool leave_network(void); /* for a namespace of its own: whether that is allowed */
 void side_begin(struct side *side, struct asyncore_sim *world, const char *directory, unsigned seed);
 void side_end(struct side *side);
 void side_call(struct side *side, const struct call *call, unsigned index);
