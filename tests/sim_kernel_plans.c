@@ -373,7 +373,9 @@ static void stray_option(struct maker *m, int s)
         {IPPROTO_TCP, TCP_NODELAY}, {IPPROTO_IPV6, IPV6_V6ONLY}, {IPPROTO_TCP, 999},
         {IPPROTO_IP, 999},          {IPPROTO_IPV6, 999},         {12345, 1},
         {SOL_SOCKET, SO_OOBINLINE}, {SOL_SOCKET, SO_SNDBUF},     {SOL_SOCKET, SO_RCVBUF},
-        {IPPROTO_TCP, TCP_CORK},    {IPPROTO_TCP, TCP_KEEPIDLE}};
+        {IPPROTO_TCP, TCP_CORK},    {IPPROTO_TCP, TCP_KEEPIDLE}, {IPPROTO_TCP, TCP_KEEPCNT},
+        {IPPROTO_IP, IP_TOS},       {IPPROTO_IP, IP_TTL},        {IPPROTO_IPV6, IPV6_UNICAST_HOPS},
+        {IPPROTO_IPV6, IPV6_TCLASS}};
     unsigned i = below(m, COUNT(options));
     struct call call = {
         .kind = one_in(m, 2) ? SETSOCKOPT : GETSOCKOPT, .a = s, .level = options[i][0], .option = options[i][1]};
