@@ -18,7 +18,9 @@
  * SOCKETS are TCP and UDP over IPv4 and IPv6, and Unix streams and datagrams within a host; poll, select and epoll are
  * level-triggered. Where they differ from Linux it is a fault here, but for what is left out: urgent bytes,
  * ancillary data, multicast, IP options, TIME_WAIT, sockets connected to themselves, Nagle's delays;
- * io_uring (-ENOSYS); sockets of a host do not outlive its map.
+ * SOCK_SEQPACKET (-ESOCKTNOSUPPORT); io_uring (-ENOSYS); sockets of a host do not outlive its map.
+ * Socket options that nobody else would notice (TCP_KEEPIDLE, IP_TTL) are kept and told again, with Linux's defaults and
+ * bounds; those that would do what is not simulated are refused (-ENOPROTOOPT).
  *
  * UNITS. Times are nanoseconds since the world began, sizes are bytes, chances are in a million.
  *
@@ -181,7 +183,8 @@ ASYNCORE_API int asyncore_sim_set_link(struct asyncore_sim *world, const char *h
 /* A host's clock goes ahead so far at once, as after a suspend. It never goes back. */
 ASYNCORE_API int asyncore_sim_jump(struct asyncore_sim *world, const char *host, uint64_t ahead);
 
-/* A signal for a host: whoever has an asyncore_signal for it is called; without one nothing happens. */
+/* A signal for a host: whoever has an asyncore_signal for it is called, the first of several; without one nothing
+ * happens. -EINVAL: no such signal. */
 ASYNCORE_API int asyncore_sim_raise(struct asyncore_sim *world, const char *host, int number);
 
 /* A pipe: fds[0] reads, fds[1] writes. Both are the caller's: asyncore_set_file or asyncore_close_fd. */

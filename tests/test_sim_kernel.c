@@ -10,6 +10,8 @@
  * when the sequence runs again was theirs, and there may be a few. One that stays is shrunk, call by call, and printed
  * with both outcomes.
  *
+ * What a sequence does not come to has tests of its own (sim_kernel_values.c).
+ *
  *     SEQUENCES=50000 SEED=1 build/tests/test_sim_kernel
  *
  * LEFT OUT, because the simulation does not know it, or because it is each kernel's own:
