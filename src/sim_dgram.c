@@ -15,21 +15,11 @@ struct packet {
     link_t link;
     struct sim_host *to_host, *from_host;
     struct sim_address from, to;
-    uint32_t sender; /* number of the socket, for a refusal */
+    uint32_t sender; /* number of the socket */
     int type;
     size_t size;
     char data[];
 };
-
-static struct sim_socket *sender_of(const struct packet *packet)
-{
-    for (link_t *link = packet->from_host->sockets.next; link != &packet->from_host->sockets; link = link->next) {
-        struct sim_socket *s = owner_of(link, struct sim_socket, link);
-        if (s->file.number == packet->sender)
-            return s;
-    }
-    return NULL;
-}
 
 static void refused_event(struct asyncore_sim *world, void *object, uint64_t argument)
 {
@@ -129,6 +119,8 @@ static int udp_target(struct sim_socket *socket, const struct sockaddr *address,
                        address->sa_family == AF_UNSPEC;
     if (address == NULL || unspecified) {
         *to = socket->peer;
+        if (unspecified && to->length != 0 && to->storage.ss_family == AF_INET) /* taken for an IPv6 address */
+            return -ENETUNREACH;
         return to->length == 0 ? -EDESTADDRREQ : 0;
     }
     int result = sim_address_in(socket, address, length, SIM_SEND, to);
@@ -140,7 +132,7 @@ static int udp_send(struct sim_socket *socket, const void *data, size_t size, co
 {
     struct sim_address to = {.length = 0};
     int result = socket->local.length == 0 || socket->released ? sim_bind_any(socket, NULL) : 0;
-    if (result == 0 && size > 65535)
+    if (result == 0 && size > 65535 && socket->family == AF_INET) /* IPv6 looks later */
         result = -EMSGSIZE;
     if (result == 0)
         result = udp_target(socket, address, length, &to);
@@ -298,6 +290,20 @@ static int unix_connect(struct sim_socket *socket, const struct sockaddr *addres
     return 0;
 }
 
+void sim_dgram_named(struct sim_socket *socket)
+{
+    struct sim_host *host = socket->file.host;
+    for (link_t *link = host->sockets.next; link != &host->sockets; link = link->next) {
+        struct sim_socket *s = owner_of(link, struct sim_socket, link);
+        for (link_t *waiting = s->packets.next; s->family == AF_UNIX && waiting != &s->packets;
+             waiting = waiting->next) {
+            struct packet *packet = owner_of(waiting, struct packet, link);
+            if (packet->sender == socket->file.number)
+                packet->from = socket->local;
+        }
+    }
+}
+
 /* -- Both -- */
 
 ssize_t sim_dgram_send(struct sim_socket *socket, const void *data, size_t size, const struct sockaddr *address,
@@ -320,8 +326,6 @@ ssize_t sim_dgram_recv(struct sim_socket *socket, void *data, size_t size, int f
         memcpy(data, packet->data, n);
     if (from != NULL)
         *from = packet->from;
-    if (from != NULL && socket->family == AF_UNIX && from->length == 0 && sender_of(packet) != NULL)
-        *from = sender_of(packet)->local; /* it may have got a name since */
     if (!(flags & MSG_PEEK)) {
         bool was_full = socket->family == AF_UNIX && is_full(socket);
         list_unlink(&packet->link);

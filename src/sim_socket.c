@@ -293,6 +293,14 @@ static int bind_abstract(struct sim_socket *socket, const struct sim_address *ad
     return 0;
 }
 
+static void unix_named(struct sim_socket *socket)
+{
+    if (socket->type == SOCK_STREAM)
+        sim_stream_named(socket);
+    else
+        sim_dgram_named(socket);
+}
+
 /* unix(7), autobind: five hexadecimal digits of the kernel's choice. */
 static int bind_auto(struct sim_socket *socket)
 {
@@ -305,7 +313,7 @@ static int bind_auto(struct sim_socket *socket)
         if (sim_unix_find(socket->file.host, other, &address, &found) < 0) /* or the same name would mean two */
             bind_abstract(socket, &address);
     }
-    sim_stream_named(socket);
+    unix_named(socket);
     return 0;
 }
 
@@ -341,7 +349,7 @@ int sim_bind(struct sim_socket *socket, const struct sockaddr *address, socklen_
     if (socket->family == AF_UNIX) {
         result = bind_unix(socket, &wanted);
         if (result == 0)
-            sim_stream_named(socket);
+            unix_named(socket);
         return result;
     }
     bool is_bound = socket->local.length != 0 && !socket->released;

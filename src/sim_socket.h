@@ -129,6 +129,7 @@ int sim_dgram_connect(struct sim_socket *socket, const struct sockaddr *address,
 ssize_t sim_dgram_recv(struct sim_socket *socket, void *data, size_t size, int flags, struct sim_address *from);
 ssize_t sim_dgram_send(struct sim_socket *socket, const void *data, size_t size, const struct sockaddr *address,
                        socklen_t length);
+void sim_dgram_named(struct sim_socket *socket); /* a Unix socket got its name: what it sent has it, too */
 int sim_dgram_shutdown(struct sim_socket *socket, int how);
 
 #endif
