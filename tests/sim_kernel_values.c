@@ -261,6 +261,8 @@ static void tell_udp_sizes(struct kernel *k, const void *arg)
     socklen_t length = bound.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
     must(k->os->bind(in, (struct sockaddr *)&bound, length, k->os) == 0);
     length = address_of(k, in, ways[way].mapped, &to);
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        say_result(k, "to nobody", k->os->send(out, data, sizes[i], 0, k->os));
     for (int connected = 0; connected < 2; connected++) {
         if (connected)
             must(k->os->connect(out, (struct sockaddr *)&to, length, k->os) == 0);
