@@ -5,10 +5,10 @@
  * each call poll(2) must say the same of every object. Linux may be a moment late, so that a call which did nothing yet
  * is made to it again, and its masks are looked at again, for at most a second.
  *
- * Linux gets a network namespace for the test alone, where that is allowed. Where it is not, other programs have ports
- * on the same loopback device, and now and then just the one that a sequence binds next: a difference that is not there
- * when the sequence runs again was theirs, and there may be a few. One that stays is shrunk, call by call, and printed
- * with both outcomes.
+ * Linux gets a network namespace for the test alone, and no TIME_WAIT, where that is allowed. Where it is not, other
+ * programs and connections that are over have ports on the same loopback device, and now and then just the one that a
+ * sequence binds next: a difference that is not there when the sequence runs again was theirs, and there may be a few.
+ * One that stays is shrunk, call by call, and printed with both outcomes.
  *
  * What a sequence does not come to has tests of its own (sim_kernel_values.c).
  *
@@ -208,7 +208,10 @@ static bool left_out(const struct run *run, const struct call *call)
 {
     const struct side *sim = &run->sim;
     bool toward_slot = call->where >= OF_SLOT && call->where < NOBODY4;
+    bool less_than_none = (call->kind == SELECT && call->value < 0) || (call->kind == EPOLL_WAIT && call->size < 0);
     bool sends = call->kind == SEND || call->kind == SENDTO || call->kind == WRITE;
+    if (less_than_none && under_valgrind()) /* which looks for that much memory */
+        return true;
     if (makes_slot(call) && sim->fd[call->a] != NOT_OPEN)
         return true;
     if ((call->kind == ACCEPT || call->kind == PIPE) && sim->fd[call->b] != NOT_OPEN)
@@ -298,10 +301,9 @@ static bool is_over(const struct run *run, const struct call *call)
 /* The index of the first call that differs, or -1. */
 static int run_calls(struct run *run, const struct call *calls, int count, unsigned seed)
 {
-    struct asyncore_sim_options options = {.send_buffer = 425984, .receive_buffer = 425984};
     struct asyncore_sim *world;
     int found = -1;
-    ck_assert_int_eq(asyncore_sim_new(&world, seed, &options), 0);
+    ck_assert_int_eq(asyncore_sim_new(&world, seed, NULL), 0);
     side_begin(&run->sim, world, directory, seed);
     side_begin(&run->real, NULL, directory, seed);
     run->written = 0;
@@ -374,10 +376,10 @@ static void fail_with(struct run *run, enum theme theme, unsigned seed)
     ck_abort_msg("theme %d, SEED=%u SEQUENCES=1: the kernels differ\n%s", theme, seed, run->report);
 }
 
-/* 0, or how many of `count` sequences another program may have spoilt. */
-static unsigned allowance(bool alone, unsigned count)
+/* How many of `count` sequences may have met a port of another program, or of a connection that is over. */
+static unsigned allowance(bool undisturbed, unsigned count)
 {
-    return alone ? 0 : 2 + count / 100;
+    return undisturbed ? 0 : 2 + count / 100;
 }
 
 START_TEST(the_kernels_agree)
@@ -388,6 +390,7 @@ START_TEST(the_kernels_agree)
     static char difference[sizeof run.report];
     struct call calls[MOST];
     run.alone = leave_network();
+    bool undisturbed = run.alone && forget_connections();
     skip_unless(has_ipv6(), "no ::1 here");
     signal(SIGPIPE, SIG_IGN);
     must(mkdtemp(directory) != NULL);
@@ -403,7 +406,7 @@ START_TEST(the_kernels_agree)
         once++;
     }
     rmdir(directory);
-    ck_assert_uint_le(once, allowance(run.alone, count));
+    ck_assert_uint_le(once, allowance(undisturbed, count));
 }
 END_TEST
 
