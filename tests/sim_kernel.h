@@ -124,8 +124,7 @@ struct side {
 void add_values(TCase *tests);
 
 /* sim_kernel_calls.c */
-bool leave_network(void);      /* for a namespace of its own: whether that is allowed */
-bool forget_connections(void); /* those that are over, in that namespace; likewise */
+bool leave_network(void); /* for a namespace of its own: whether that is allowed */
 void side_begin(struct side *side, struct asyncore_sim *world, const char *directory, unsigned seed);
 void side_end(struct side *side);
 void side_call(struct side *side, const struct call *call, unsigned index);

@@ -49,16 +49,6 @@ bool leave_network(void)
     return true;
 }
 
-/* A port in TIME_WAIT belongs to nobody, and is given to the next sequence at another address: none is kept. */
-bool forget_connections(void)
-{
-    int fd = open("/proc/sys/net/ipv4/tcp_max_tw_buckets", O_WRONLY | O_CLOEXEC);
-    bool done = fd >= 0 && write(fd, "0", 1) == 1;
-    if (fd >= 0)
-        close(fd);
-    return done;
-}
-
 /* -- Sequences -- */
 
 void side_begin(struct side *side, struct asyncore_sim *world, const char *directory, unsigned seed)
