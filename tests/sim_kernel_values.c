@@ -14,7 +14,7 @@
 struct kernel {
     struct os *os;
     struct asyncore_sim *world; /* NULL: the real one */
-    char text[8192];
+    char text[1 << 15];
     size_t length;
 };
 
@@ -34,7 +34,7 @@ static void say(struct kernel *k, const char *format, ...)
 static void say_result(struct kernel *k, const char *what, long n)
 {
     if (n < 0)
-        say(k, " %s: %s", what, strerrorname_np((int)-n));
+        say(k, " %s: %s", what, strerror((int)-n));
     else
         say(k, " %s: %ld", what, n);
 }
@@ -120,7 +120,7 @@ static void say_option(struct kernel *k, int fd, const struct option *option, so
     socklen_t length = size;
     int result = k->os->getsockopt(fd, option->level, option->option, value, &length, k->os);
     if (result < 0)
-        say(k, " %s", strerrorname_np(-result));
+        say(k, " %s", strerror(-result));
     else
         say(k, " %u bytes %08x %d", length, (unsigned)value[0], value[1]);
 }
