@@ -255,7 +255,7 @@ static int unix_send(struct sim_socket *socket, const void *data, size_t size, c
     if (target->shut_read)
         return -EPIPE;
     bool mutual = target->peer.length != 0; /* as may_send() has it: with this socket */
-    if (!mutual && is_full(target))
+    if (!mutual && target != socket && is_full(target))
         return -EAGAIN;
     struct packet *packet = packet_new(socket, socket->file.host, &target->local, data, size);
     if (packet == NULL)
