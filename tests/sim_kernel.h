@@ -141,6 +141,6 @@ enum theme {
     NAMES,
     THEMES
 };
-int plan(enum theme theme, uint32_t seed, struct call calls[MOST]);
+int plan(enum theme theme, uint32_t seed, bool alone, struct call calls[MOST]);
 
 #endif

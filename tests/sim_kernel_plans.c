@@ -20,6 +20,7 @@ struct maker {
     long budget;   /* bytes that may still be sent */
     int datagrams; /* likewise */
     bool is_dgram[SLOTS];
+    bool alone; /* in a network of its own */
 };
 
 static unsigned below(struct maker *m, unsigned n)
@@ -239,6 +240,19 @@ static void exchange(struct maker *m, const int s[3])
     }
 }
 
+/* More than a queue takes. How long that is is known only where nobody has set it. */
+static void flood(struct maker *m, const int s[3])
+{
+    for (int i = 0; m->alone && i < 16; i++) {
+        int from = s[one_in(m, 3) ? below(m, 3) : 0];
+        long size = below(m, 50);
+        enum kind kind = one_in(m, 2) ? SEND : SENDTO;
+        add(m, (struct call){.kind = kind, .a = from, .where = OF_SLOT, .number = s[1], .size = size});
+        if (one_in(m, 6))
+            recv_some(m, s[1]);
+    }
+}
+
 static void plan_dgram(struct maker *m)
 {
     bool local = one_in(m, 2), six = one_in(m, 3);
@@ -258,6 +272,8 @@ static void plan_dgram(struct maker *m)
     if (one_in(m, 3))
         add(m, (struct call){.kind = CONNECT, .a = s[1], .where = OF_SLOT, .number = s[0]});
     exchange(m, s);
+    if (local && one_in(m, 4))
+        flood(m, s);
     if (one_in(m, 3))
         add(m, (struct call){.kind = CONNECT, .a = s[2], .where = one_in(m, 2) ? NOBODY4 : UNSPEC});
     exchange(m, s);
@@ -539,10 +555,13 @@ static void one_plan(struct maker *m)
     }
 }
 
-int plan(enum theme theme, uint32_t seed, struct call calls[MOST])
+int plan(enum theme theme, uint32_t seed, bool alone, struct call calls[MOST])
 {
-    struct maker m = {
-        .random = seed * 2654435761u + 1, .theme = theme, .budget = theme == TCP ? 70000 : 25000, .datagrams = 9};
+    struct maker m = {.random = seed * 2654435761u + 1,
+                      .theme = theme,
+                      .budget = theme == TCP ? 70000 : 25000,
+                      .datagrams = 9,
+                      .alone = alone};
     int count = 0, at[PLANS] = {0}, plans = 1 + (int)below(&m, theme == NAMES ? 2 : 3),
         wildness = one_of(&m, 0, 2, 6, 12);
     for (int i = 0; i < plans; i++) {
