@@ -338,6 +338,23 @@ static int bind_unix(struct sim_socket *socket, const struct sim_address *addres
     return 0;
 }
 
+static struct sim_address any_address(const struct sim_socket *socket)
+{
+    struct sim_address any = {.length = socket->family == AF_INET ? sizeof any.in : sizeof any.in6};
+    any.storage.ss_family = (sa_family_t)socket->family;
+    return any;
+}
+
+/* What a connection that failed has left of its address. */
+static void forget_address(struct sim_socket *socket)
+{
+    uint16_t port = port_of(&socket->local);
+    if (socket->local.length == 0)
+        return;
+    socket->local = any_address(socket);
+    port_set(&socket->local, port);
+}
+
 int sim_bind(struct sim_socket *socket, const struct sockaddr *address, socklen_t length)
 {
     struct sim_address wanted = {.length = 0};
@@ -364,8 +381,10 @@ int sim_bind(struct sim_socket *socket, const struct sockaddr *address, socklen_
         result = pick_port(socket, &wanted);
     else if (taken(socket, &wanted))
         result = -EADDRINUSE;
-    if (result < 0)
+    if (result < 0) {
+        forget_address(socket);
         return result;
+    }
     socket->own_port = named;
     socket->own_address = !is_any(&wanted);
     socket->released = false;
@@ -398,13 +417,6 @@ struct sim_address sim_source(const struct sim_socket *socket, const struct sim_
     source = source_for(socket->file.host, to);
     port_set(&source, port_of(&socket->local));
     return source;
-}
-
-static struct sim_address any_address(const struct sim_socket *socket)
-{
-    struct sim_address any = {.length = socket->family == AF_INET ? sizeof any.in : sizeof any.in6};
-    any.storage.ss_family = (sa_family_t)socket->family;
-    return any;
 }
 
 int sim_bind_any(struct sim_socket *socket, const struct sim_address *toward)
