@@ -501,7 +501,7 @@ static void call_fill(struct side *side, const struct call *call)
         else if (n != -EAGAIN)
             break;
         struct pollfd wait = {.fd = fd, .events = POLLOUT};
-        if (n == -EAGAIN && (side->world != NULL || poll(&wait, 1, 2) == 0))
+        if (n == -EAGAIN && (side->world != NULL || poll(&wait, 1, 2) <= 0 || !(wait.revents & POLLOUT)))
             quiet++;
     }
     tell_result(side, n > 0 ? 0 : n);
