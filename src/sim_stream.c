@@ -603,6 +603,7 @@ static void listener_close(struct sim_socket *listener)
             sim_socket_free(child);
         }
     }
+    listener->waiting = 0; /* it may listen again */
 }
 
 /* A socket as new, but for the name that bind(2) gave it. */
