@@ -27,7 +27,8 @@
  *   (nor do UDP sockets come back from there, nor, where others' networks are near, send to AF_UNSPEC: it is routed);
  *   accepted ones that are bound anew when their connection is over.
  * - Which of several sockets with SO_REUSEPORT gets a client or a datagram: nothing is sent there (left_out()).
- *   Linux looks at the one that it finds first, not at all of them: none binds a port that one without has.
+ *   Linux looks at the one that it finds first, not at all of them: none binds a port that one without has. Nor does it
+ *   see that a TCP socket which is bound takes SO_REUSEPORT or SO_REUSEADDR back.
  * - The order of epoll_wait's events; edge-triggered, one-shot and exclusive registrations.
  * - Nagle's algorithm (every TCP socket has TCP_NODELAY), MSG_MORE and TCP_CORK, urgent bytes, MSG_WAITALL,
  *   ancillary data; O_DIRECT pipes; blocking descriptors.
@@ -190,6 +191,14 @@ static bool mixes(const struct run *run, const struct call *call)
     return false;
 }
 
+/* Whether a bound TCP socket would no longer share its port. */
+static bool odd_reuse(const struct run *run, const struct call *call)
+{
+    bool shares = call->level == SOL_SOCKET && (call->option == SO_REUSEADDR || call->option == SO_REUSEPORT);
+    return shares && call->value == 0 && is_stream(run, call->a) && !is_unix(run, call->a) &&
+           name_of(run, call->a).sin6_port != 0;
+}
+
 static bool odd_bind(const struct run *run, const struct call *call, bool toward_slot)
 {
     if (call->where == NOBODY4 || call->where == NOBODY6 || call->where == HALF_IN)
@@ -214,6 +223,10 @@ static bool left_out(const struct run *run, const struct call *call)
     if (less_than_none && under_valgrind()) /* which looks for that much memory */
         return true;
     if (makes_slot(call) && sim->fd[call->a] != NOT_OPEN)
+        return true;
+    if (call->kind == PIPE && call->a == call->b) /* there was no other left */
+        return true;
+    if (call->kind == SETSOCKOPT && odd_reuse(run, call))
         return true;
     if ((call->kind == ACCEPT || call->kind == PIPE) && sim->fd[call->b] != NOT_OPEN)
         return true;
