@@ -422,6 +422,91 @@ START_TEST(unix_queues_are_as_long)
 }
 END_TEST
 
+/* -- Once found by sequences -- */
+
+static void tell_listening_again(struct kernel *k, const void *arg)
+{
+    struct sockaddr_storage to;
+    int listener = opened(k, AF_INET6, SOCK_STREAM), clients[3];
+    (void)arg;
+    for (int i = 0; i < 3; i++)
+        clients[i] = opened(k, AF_INET6, SOCK_STREAM);
+    must(k->os->listen(listener, 2, k->os) == 0);
+    socklen_t length = address_of(k, listener, false, &to);
+    ((struct sockaddr_in6 *)&to)->sin6_addr = in6addr_loopback;
+    for (int i = 0; i < 2; i++)
+        k->os->connect(clients[i], (struct sockaddr *)&to, length, k->os);
+    say_result(k, "shutdown", k->os->shutdown(listener, SHUT_RD, k->os));
+    say_result(k, "listen", k->os->listen(listener, 1, k->os));
+    address_of(k, listener, false, &to); /* with another port */
+    ((struct sockaddr_in6 *)&to)->sin6_addr = in6addr_loopback;
+    k->os->connect(clients[2], (struct sockaddr *)&to, length, k->os);
+    for (int tries = 0; k->world == NULL && !(mask(k, listener) & POLLIN) && tries < 1000; tries++)
+        poll(NULL, 0, 1);
+    say_result(k, "listener", (int)mask(k, listener));
+    for (int i = 0; i < 3; i++) {
+        say_result(k, "client", (int)mask(k, clients[i]));
+        k->os->close(clients[i], k->os);
+    }
+    k->os->close(listener, k->os);
+}
+
+START_TEST(a_listener_that_was_shut_down_listens_again)
+{
+    compare(tell_listening_again, NULL);
+}
+END_TEST
+
+static void tell_late_name(struct kernel *k, const void *arg)
+{
+    struct sockaddr_un to, name, from;
+    socklen_t length = abstract(&to, 'a'), name_length = abstract(&name, 'b'), from_length = sizeof from;
+    int in = bound_unix(k, 'a'), out = opened(k, AF_UNIX, SOCK_DGRAM);
+    char byte;
+    (void)arg;
+    say_result(k, "sent", k->os->sendto(out, "x", 1, 0, (struct sockaddr *)&to, length, k->os));
+    say_result(k, "bind", k->os->bind(out, (struct sockaddr *)&name, name_length, k->os));
+    k->os->close(out, k->os);
+    say_result(k, "came", k->os->recvfrom(in, &byte, 1, 0, (struct sockaddr *)&from, &from_length, k->os));
+    say(k, " from %u bytes", from_length);
+    for (int i = 0; i < 20; i++) /* its own queue has no end */
+        say_result(k, "sent", k->os->sendto(in, "x", 1, 0, (struct sockaddr *)&to, length, k->os));
+    k->os->close(in, k->os);
+}
+
+START_TEST(a_datagram_keeps_the_name_that_its_sender_got_later)
+{
+    compare(tell_late_name, NULL);
+}
+END_TEST
+
+static void tell_failed_bind(struct kernel *k, const void *arg)
+{
+    struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons(1), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    struct sockaddr_storage taken, name;
+    int holder = opened(k, AF_INET6, SOCK_STREAM), client = opened(k, AF_INET6, SOCK_STREAM), error = 0;
+    socklen_t length, error_length = sizeof error;
+    (void)arg;
+    must(k->os->listen(holder, 1, k->os) == 0);
+    k->os->connect(client, (struct sockaddr *)&to, sizeof to, k->os);
+    for (int tries = 0; k->world == NULL && !(mask(k, client) & POLLHUP) && tries < 1000; tries++)
+        poll(NULL, 0, 1);
+    k->os->getsockopt(client, SOL_SOCKET, SO_ERROR, &error, &error_length, k->os);
+    say_result(k, "connect", -error);
+    length = address_of(k, holder, false, &taken);
+    say_result(k, "bind", k->os->bind(client, (struct sockaddr *)&taken, length, k->os));
+    address_of(k, client, false, &name);
+    say(k, " any: %d", IN6_IS_ADDR_UNSPECIFIED(&((struct sockaddr_in6 *)&name)->sin6_addr));
+    k->os->close(client, k->os);
+    k->os->close(holder, k->os);
+}
+
+START_TEST(a_bind_that_fails_forgets_the_address_of_a_connection)
+{
+    compare(tell_failed_bind, NULL);
+}
+END_TEST
+
 /* -- What is refused -- */
 
 static int try_socket(struct os *os, int family, int type, int protocol)
@@ -569,6 +654,9 @@ void add_values(TCase *tests)
     tcase_add_loop_test(tests, udp_takes_as_much, 0, COUNT(ways));
     tcase_add_test(tests, unix_datagrams_take_as_much);
     tcase_add_loop_test(tests, unix_queues_are_as_long, 0, RELATIONS);
+    tcase_add_test(tests, a_listener_that_was_shut_down_listens_again);
+    tcase_add_test(tests, a_datagram_keeps_the_name_that_its_sender_got_later);
+    tcase_add_test(tests, a_bind_that_fails_forgets_the_address_of_a_connection);
     tcase_add_test(tests, what_is_not_simulated_is_refused);
     tcase_add_test(tests, signals_come_alike);
 }
