@@ -15,8 +15,9 @@
 
 enum {
     SECONDS_A_SEED = 120,
-    COINCIDENCES = 40
-}; /* one seed in so many */
+    TOGETHER = 20,
+    CHOSEN_MOST = 64
+};
 
 static const char usage[] =
     "usage: sim SCENARIO...|all|regressions=FILE [OPTION]...\n"
@@ -257,37 +258,59 @@ static double cpu_seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* How many seeds failed. */
-static uint64_t run_seeds(const struct runner *runner, const struct scenario *scenario)
+struct tally {
+    const struct scenario *scenario;
+    uint64_t tried, failed;
+    double seconds;
+};
+
+/* So many seeds from `first` on. */
+static void run_seeds(const struct runner *runner, struct tally *tally, uint64_t first, uint64_t seeds)
 {
     static const char *const engines[] = {"epoll", "poll", "select"};
     struct run_config config = runner->config;
-    uint64_t failed = 0, tried = 0;
-    double begin = cpu_seconds(), seconds;
+    double begin = cpu_seconds();
 
-    if (runner->same_engines && !scenario->separate)
-        return 0;
     if (runner->trace && runner->seeds == 1)
         config.trace = print_line;
-    at.scenario = scenario->name;
-    for (uint64_t i = 0; i < runner->seeds && !(runner->stop && failed > 0); i++) {
-        config.seed = runner->first + i;
+    at.scenario = tally->scenario->name;
+    for (uint64_t i = 0; i < seeds && !(runner->stop && tally->failed > 0); i++) {
+        config.seed = first + i;
         for (int e = 0; e < (runner->all_engines ? 3 : 1); e++) {
             config.engine = runner->all_engines ? engines[e] : config.engine;
-            failed += !run_seed(runner, scenario, &config);
-            tried++;
+            tally->failed += !run_seed(runner, tally->scenario, &config);
+            tally->tried++;
         }
     }
     alarm(0);
-    seconds = cpu_seconds() - begin;
-    if (runner->same_engines && scenario->in_pairs && failed * COINCIDENCES <= tried) {
-        printf("%s: %" PRIu64 " coincidences\n", scenario->name, failed);
-        failed = 0;
-    }
-    printf("%s: %" PRIu64 " seeds in %.2f s of CPU, %.0f a second: %" PRIu64 " failed\n", scenario->name, tried,
-           seconds, (double)tried / (seconds > 0 ? seconds : 1e-9), failed);
+    tally->seconds += cpu_seconds() - begin;
+}
+
+static void print_tally(const struct tally *t)
+{
+    printf("%s: %" PRIu64 " seeds in %.2f s of CPU, %.0f a second: %" PRIu64 " failed\n", t->scenario->name, t->tried,
+           t->seconds, (double)t->tried / (t->seconds > 0 ? t->seconds : 1e-9), t->failed);
     fflush(stdout);
-    return failed;
+}
+
+/* One scenario after the other; with --stop by turns, which finds what there is to find sooner. Whether none failed. */
+static bool run_all(const struct runner *runner, struct tally *tallies, size_t count)
+{
+    uint64_t step = runner->stop ? TOGETHER : runner->seeds;
+    bool good = true;
+
+    for (uint64_t done = 0; done < runner->seeds && (good || !runner->stop); done += step) {
+        uint64_t seeds = runner->seeds - done < step ? runner->seeds - done : step;
+        for (size_t i = 0; i < count && (good || !runner->stop); i++) {
+            run_seeds(runner, &tallies[i], runner->first + done, seeds);
+            good = good && tallies[i].failed == 0;
+            if (!runner->stop)
+                print_tally(&tallies[i]);
+        }
+    }
+    for (size_t i = 0; runner->stop && i < count; i++)
+        print_tally(&tallies[i]);
+    return good;
 }
 
 /* "SCENARIO SEED [KEY,KEY...|none|script=...] # what it was", a line each. */
@@ -322,25 +345,32 @@ static uint64_t run_regressions(const struct runner *runner, const char *file)
     return failed;
 }
 
+static size_t choose(const struct runner *runner, const char *name, struct tally *tallies, size_t count)
+{
+    bool all = strcmp(name, "all") == 0;
+
+    if (!all && scenario_find(name) == NULL)
+        wrong("no such scenario", name);
+    for (size_t i = 0; scenarios[i] != NULL; i++)
+        if ((all || scenarios[i] == scenario_find(name)) && (!runner->same_engines || scenarios[i]->separate) &&
+            count < CHOSEN_MOST)
+            tallies[count++].scenario = scenarios[i];
+    return count;
+}
+
 int main(int argc, char **argv)
 {
     static struct runner runner = {.first = 1, .seeds = 200};
-    uint64_t failed = 0;
+    static struct tally tallies[CHOSEN_MOST];
+    size_t count = 0;
+    bool good = true;
 
     parse(&runner, argc, argv);
     watch_crashes();
-    for (; optind < argc && !(runner.stop && failed > 0); optind++) {
-        const struct scenario *scenario = scenario_find(argv[optind]);
-        if (strncmp(argv[optind], "regressions=", 12) == 0) {
-            failed += run_regressions(&runner, argv[optind] + 12);
-        } else if (strcmp(argv[optind], "all") == 0) {
-            for (size_t i = 0; scenarios[i] != NULL && !(runner.stop && failed > 0); i++)
-                failed += run_seeds(&runner, scenarios[i]);
-        } else if (scenario != NULL) {
-            failed += run_seeds(&runner, scenario);
-        } else {
-            wrong("no such scenario", argv[optind]);
-        }
-    }
-    return failed > 0;
+    for (; optind < argc; optind++)
+        if (strncmp(argv[optind], "regressions=", 12) == 0)
+            good = run_regressions(&runner, argv[optind] + 12) == 0 && good;
+        else
+            count = choose(&runner, argv[optind], tallies, count);
+    return run_all(&runner, tallies, count) && good ? 0 : 1;
 }

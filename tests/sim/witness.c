@@ -32,6 +32,7 @@ struct record {
     const struct asyncore_dispatcher *d;
     enum life life;
     bool destroys; /* its class has a destroy */
+    bool queues;   /* it may be asked to read, though nothing came, when its queue has drained */
     unsigned epoch;
 };
 
@@ -106,10 +107,32 @@ static int left(int result)
         return left(parent_of(d)->handler(d));                                                                         \
     }
 HANDLER(handle_connect)
-HANDLER(handle_read)
 HANDLER(handle_write)
 HANDLER(handle_accept)
 HANDLER(handle_close)
+
+/* Whether nothing makes a ready descriptor unready: neither by chance nor by hand. */
+static bool reliable(const struct run *run)
+{
+    const unsigned *chances = run->options.chances;
+
+    return !run->hard && chances[ASYNCORE_SIM_SPURIOUS] == 0 && chances[ASYNCORE_SIM_EAGAIN] == 0 &&
+           chances[ASYNCORE_SIM_EINTR] == 0;
+}
+
+static int seen_handle_read(struct asyncore_dispatcher *d)
+{
+    const struct record *r = record_of(d, false);
+    bool queues = r == NULL || r->queues;
+    int result;
+
+    see(d, "handle_read");
+    depth++;
+    result = left(parent_of(d)->handle_read(d));
+    if (result == -EAGAIN && reliable(current) && !queues)
+        oracle_fail(current, "empty", "handle_read of %s, which had nothing to read", d->class_->name);
+    return result;
+}
 
 static int seen_handle_error(struct asyncore_dispatcher *d, int error)
 {
@@ -184,13 +207,14 @@ static struct watched_class *watched(const struct asyncore_class *parent, bool i
     return w;
 }
 
-static int made(struct asyncore_dispatcher *d, const struct watched_class *w, int result)
+static int made(struct asyncore_dispatcher *d, const struct watched_class *w, bool queues, int result)
 {
     struct record *r = result == 0 ? record_of(d, true) : NULL;
 
     if (r != NULL) {
         r->life = MADE;
         r->destroys = w->chat.base.destroy != NULL;
+        r->queues = queues;
     }
     return result;
 }
@@ -199,7 +223,7 @@ int witness_dispatcher_init(struct asyncore_dispatcher *d, const struct asyncore
 {
     const struct watched_class *w = watched(cls, false);
 
-    return made(d, w, asyncore_dispatcher_init(d, &w->chat.base, map));
+    return made(d, w, false, asyncore_dispatcher_init(d, &w->chat.base, map));
 }
 
 int witness_with_send_init(struct asyncore_dispatcher_with_send *s, const struct asyncore_class *cls,
@@ -207,21 +231,21 @@ int witness_with_send_init(struct asyncore_dispatcher_with_send *s, const struct
 {
     const struct watched_class *w = watched(cls, false);
 
-    return made(&s->base, w, asyncore_dispatcher_with_send_init(s, &w->chat.base, map));
+    return made(&s->base, w, true, asyncore_dispatcher_with_send_init(s, &w->chat.base, map));
 }
 
 int witness_file_init(struct asyncore_file_dispatcher *f, const struct asyncore_class *cls, struct asyncore_map *map)
 {
     const struct watched_class *w = watched(cls, false);
 
-    return made(&f->base, w, asyncore_file_dispatcher_init(f, &w->chat.base, map));
+    return made(&f->base, w, false, asyncore_file_dispatcher_init(f, &w->chat.base, map));
 }
 
 int witness_chat_init(struct asynchat *c, const struct asynchat_class *cls, struct asyncore_map *map)
 {
     const struct watched_class *w = watched(&cls->base, true);
 
-    return made(&c->base.base, w, asynchat_init(c, &w->chat, map));
+    return made(&c->base.base, w, true, asynchat_init(c, &w->chat, map));
 }
 
 int witness_close(struct asyncore_dispatcher *d)

@@ -1,8 +1,9 @@
 /* witness.h: between a program's classes and the library, to see that handlers are called only when they may be.
  *
  * program.h makes the init functions of the included program these: each class gets a child whose handlers note the
- * call and go on to the program's own. "handler": none runs on a channel that is closed, or was never made. "destroy":
- * it runs once, between the turns' handlers, and for every channel that was made and not taken back by asyncore_fini(). */
+ * call and go on to the program's own. "handler": none runs on a channel that is closed, or was never made. "empty":
+ * where no fault makes it so, handle_read of a channel without a queue finds something to read. "destroy": it runs
+ * once, between the turns' handlers, and for every channel that was made and not taken back by asyncore_fini(). */
 #ifndef SIM_WITNESS_H
 #define SIM_WITNESS_H
 
