@@ -1,6 +1,7 @@
 /* scenario_depot.c: frames of exact lengths on async_chat: four bytes, and as many more as they say. The answers are
  * producers in a row, copies, and lent memory; some requests fill the queue up to its limit and look whether that is
- * where it should be. Clients send many frames at once and read late, so that input is held back past the high mark.
+ * where it should be. Clients send many frames at once and read late, so that input is held back past the high mark;
+ * some of them wait for the server's end, which comes after the last answer.
  *
  * All that a client is sent is one stream, whose places are given out in the order of the pushes. */
 #include "program.h"
@@ -191,6 +192,7 @@ static int teller_found(struct asynchat *chat)
 {
     struct teller *t = (struct teller *)chat;
     size_t n = (size_t)t->head[2] << 8 | t->head[3];
+    int result;
 
     oracle_that(the->run, t->got == t->wanted, "length", "a terminator after %zu bytes instead of %zu", t->got,
                 t->wanted);
@@ -199,7 +201,10 @@ static int teller_found(struct asynchat *chat)
     t->wanted = t->in_body ? n : sizeof t->head;
     if (asynchat_set_terminator_length(chat, t->wanted) < 0 || t->in_body)
         return 0;
-    return serve(t);
+    result = serve(t);
+    if (result >= 0 && t->customer->served == t->customer->frames && t->customer->peer.plan.end == PEER_WAITS)
+        return asynchat_close_when_done(chat);
+    return result;
 }
 
 static const struct asynchat_class teller_class = {.base = {.name = "teller", .destroy = asyncore_destroy_free},
@@ -263,7 +268,7 @@ static void plan(struct run *run, struct customer *c, unsigned number)
     }
     p->start = random_in(r, 0, 10 * ASYNCORE_SIM_MS);
     p->total = c->asked;
-    p->end = PEER_SHUTS;
+    p->end = random_chance(r, 50) ? PEER_SHUTS : PEER_WAITS;
     if (random_chance(r, 50))
         p->send_piece = (size_t)random_scale(r, 1, 4000);
     if (random_chance(r, 30))
