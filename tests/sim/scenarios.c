@@ -5,12 +5,25 @@
 
 extern const struct scenario scenario_echo, scenario_echo_logging, scenario_hello_http, scenario_client_http,
     scenario_room, scenario_forward, scenario_timers, scenario_names, scenario_udp, scenario_files,
-    scenario_accept_storm, scenario_corners, scenario_idle, scenario_depot;
+    scenario_accept_storm, scenario_corners, scenario_idle, scenario_depot, scenario_reuse, scenario_swarm;
 
-const struct scenario *const scenarios[] = {
-    &scenario_echo,         &scenario_echo_logging, &scenario_hello_http, &scenario_client_http, &scenario_room,
-    &scenario_forward,      &scenario_timers,       &scenario_names,      &scenario_udp,         &scenario_files,
-    &scenario_accept_storm, &scenario_corners,      &scenario_idle,       &scenario_depot,       NULL};
+const struct scenario *const scenarios[] = {&scenario_echo,
+                                            &scenario_echo_logging,
+                                            &scenario_hello_http,
+                                            &scenario_client_http,
+                                            &scenario_room,
+                                            &scenario_forward,
+                                            &scenario_timers,
+                                            &scenario_names,
+                                            &scenario_udp,
+                                            &scenario_files,
+                                            &scenario_accept_storm,
+                                            &scenario_corners,
+                                            &scenario_idle,
+                                            &scenario_depot,
+                                            &scenario_reuse,
+                                            &scenario_swarm,
+                                            NULL};
 
 const struct scenario *scenario_find(const char *name)
 {
