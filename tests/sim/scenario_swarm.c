@@ -1,33 +1,29 @@
 /* scenario_swarm.c: many channels that change what they want all at once, and nothing else that happens: they connect
- * in one handler, and stop and go on together. Each must get its whole stream all the same. */
+ * in one handler, and stop and go on together. Each must get its whole stream all the same. Some streams are open to
+ * the last and say nothing more, so that nothing but a channel's own bytes moves the loop. */
 #include "program.h"
 
 enum {
     CHANNELS = 16,
-    TOGGLES = 6
+    TOGGLES = 6,
+    LATE = 60000
 };
 
 struct bee {
     struct asyncore_dispatcher base;
     uint64_t salt, received;
-    bool connected, closed;
+    bool stopped, closed, ended;
     int error;
 };
 
 struct state {
     struct run *run;
-    struct asyncore_timer begin, toggle;
+    struct asyncore_timer begin, toggle, late;
     struct peer listener, servers[CHANNELS];
     struct bee bees[CHANNELS];
-    int count, begun;
-    unsigned toggles; /* odd: stopped */
+    int count, begun, busy; /* busy: how many of the streams end by themselves */
+    unsigned toggles;       /* odd: stopped */
 };
-
-static int bee_connect(struct asyncore_dispatcher *d)
-{
-    ((struct bee *)d)->connected = true;
-    return 0;
-}
 
 /* The stream's first eight bytes are its salt; a read may end within them. */
 static int bee_read(struct asyncore_dispatcher *d)
@@ -37,7 +33,7 @@ static int bee_read(struct asyncore_dispatcher *d)
     unsigned char data[4096];
     ssize_t n = asyncore_recv(d, data, b->received < 8 ? (size_t)(8 - b->received) : sizeof data);
 
-    oracle_that(state->run, state->toggles % 2 == 0, "handler", "handle_read of a channel that does not want to");
+    oracle_that(state->run, !b->stopped, "handler", "handle_read of a channel that does not want to");
     if (n > 0 && b->received < 8)
         memcpy((unsigned char *)&b->salt + b->received, data, (size_t)n);
     else if (n > 0)
@@ -47,13 +43,33 @@ static int bee_read(struct asyncore_dispatcher *d)
     return (int)n;
 }
 
+static void close_all(struct state *state)
+{
+    asyncore_cancel(&state->late);
+    for (int i = 0; i < state->begun; i++) {
+        state->bees[i].closed = true;
+        asyncore_close(&state->bees[i].base);
+    }
+}
+
+static void late(struct asyncore_timer *timer, void *arg)
+{
+    struct state *state = arg;
+
+    (void)timer;
+    oracle_that(state->run, state->run->hard, "stuck", "%d streams have not come to an end", state->busy);
+    close_all(state);
+}
+
 static int bee_close(struct asyncore_dispatcher *d)
 {
     struct bee *b = (struct bee *)d;
 
-    b->closed = true;
+    b->closed = b->ended = true;
     if (b->error == 0)
         b->error = asyncore_error(d);
+    if (--((struct state *)d->data)->busy == 0)
+        close_all(d->data);
     return asyncore_close(d);
 }
 
@@ -63,11 +79,8 @@ static int bee_error(struct asyncore_dispatcher *d, int error)
     return bee_close(d);
 }
 
-static const struct asyncore_class bee_class = {.name = "bee",
-                                                .handle_connect = bee_connect,
-                                                .handle_read = bee_read,
-                                                .handle_close = bee_close,
-                                                .handle_error = bee_error};
+static const struct asyncore_class bee_class = {
+    .name = "bee", .handle_read = bee_read, .handle_close = bee_close, .handle_error = bee_error};
 
 static void begin(struct asyncore_timer *timer, void *arg)
 {
@@ -95,9 +108,13 @@ static void toggle(struct asyncore_timer *timer, void *arg)
     struct state *state = arg;
 
     state->toggles--;
-    for (int i = 0; i < state->begun; i++)
-        if (state->bees[i].base.fd >= 0)
-            asyncore_want(&state->bees[i].base, state->toggles % 2 ? 0 : ASYNCORE_READ);
+    for (int i = 0; i < state->begun; i++) {
+        struct bee *b = &state->bees[i];
+        if (!asyncore_connected(&b->base))
+            continue;
+        b->stopped = state->toggles % 2;
+        asyncore_want(&b->base, b->stopped ? 0 : ASYNCORE_READ);
+    }
     if (state->toggles == 0)
         asyncore_cancel(timer);
 }
@@ -107,6 +124,19 @@ static struct peer *accepted(struct peer *listener)
     struct state *state = listener->owner;
 
     return listener->accepts < CHANNELS ? &state->servers[listener->accepts] : NULL;
+}
+
+static void plan(struct random *r, struct peer_plan *p, int number)
+{
+    p->total = random_scale(r, 8, 40000);
+    p->end = random_chance(r, 80) ? PEER_SHUTS : PEER_CLOSES;
+    p->send_piece = (size_t)random_scale(r, 100, PEER_BUFFER);
+    if (random_chance(r, 50))
+        p->send_pause = random_scale(r, ASYNCORE_SIM_MS, 50 * ASYNCORE_SIM_MS);
+    if (number > 0 && random_chance(r, 70)) {
+        p->total = random_in(r, 0, 8);
+        p->end = PEER_WAITS;
+    }
 }
 
 static int start(struct run *run)
@@ -124,11 +154,13 @@ static int start(struct run *run)
     peer_listen(&state->listener, peer_host(run, "server"), 80, accepted);
     for (int i = 0; i < CHANNELS; i++) {
         state->servers[i].salt = random_word(r);
-        state->servers[i].plan.total = random_scale(r, 8, 40000);
-        state->servers[i].plan.end = random_chance(r, 80) ? PEER_SHUTS : PEER_CLOSES;
+        plan(r, &state->servers[i].plan, i);
+        state->busy += i < state->count && state->servers[i].plan.end != PEER_WAITS;
     }
     if (error == 0)
         error = asyncore_call_later(map, &state->begin, random_in(r, 0, 50), begin, state);
+    if (error == 0)
+        error = asyncore_call_later(map, &state->late, LATE, late, state);
     if (error == 0 && random_chance(r, 60)) {
         state->toggles = 2 * (unsigned)random_in(r, 1, TOGGLES / 2);
         error = asyncore_call_every(map, &state->toggle, random_in(r, 55, 200), toggle, state);
@@ -149,8 +181,8 @@ static void check(struct run *run)
     for (int i = 0; i < state->count; i++) {
         const struct bee *b = &state->bees[i];
         oracle_that(run, b->closed, "stuck", "bee %d did not come to an end", i);
-        received += b->received;
-        sent += state->servers[i].sent;
+        received += b->ended ? b->received : 0;
+        sent += state->servers[i].plan.end != PEER_WAITS ? state->servers[i].sent : 0;
         if (!run->hard)
             oracle_clean(run, "a bee", b->error);
     }
