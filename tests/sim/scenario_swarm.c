@@ -2,17 +2,20 @@
  * in one handler, and stop and go on together. Each must get its whole stream all the same. Some streams are open to
  * the last and say nothing more, so that nothing but a channel's own bytes moves the loop. */
 #include "program.h"
+#include "sim.h"
 
 enum {
     CHANNELS = 16,
     TOGGLES = 6,
-    LATE = 60000
+    LATE = 60000,
+    LOOK = 50 /* ms */
 };
 
 struct bee {
     struct asyncore_dispatcher base;
     uint64_t salt, received;
-    bool stopped, closed, ended;
+    bool stopped, closed, ended, waits; /* waits: bytes were there, and `read_then` of the stream had been read */
+    uint64_t read_then;
     int error;
 };
 
@@ -64,12 +67,13 @@ static void late(struct asyncore_timer *timer, void *arg)
 static int bee_close(struct asyncore_dispatcher *d)
 {
     struct bee *b = (struct bee *)d;
+    struct state *state = d->data;
 
     b->closed = b->ended = true;
     if (b->error == 0)
         b->error = asyncore_error(d);
-    if (--((struct state *)d->data)->busy == 0)
-        close_all(d->data);
+    if (--state->busy == 0 && !state->run->hard) /* else one of the silent may have been lost: see late() */
+        close_all(state);
     return asyncore_close(d);
 }
 
@@ -119,6 +123,27 @@ static void toggle(struct asyncore_timer *timer, void *arg)
         asyncore_cancel(timer);
 }
 
+/* Bytes that are there are read before the second look at them. */
+static void look(struct asyncore_sim *world, void *arg)
+{
+    struct state *state = arg;
+    struct os *os = sim_os(world, "client");
+    char byte;
+    int open = 0;
+
+    for (int i = 0; i < state->begun; i++) {
+        struct bee *b = &state->bees[i];
+        bool there = !b->stopped && asyncore_connected(&b->base) && os->recv(b->base.fd, &byte, 1, MSG_PEEK, os) > 0;
+        oracle_that(state->run, !there || !b->waits || b->received > b->read_then, "stall",
+                    "bee %d has not read for %d ms what is there", i, LOOK);
+        b->waits = there;
+        b->read_then = b->received;
+        open += !b->closed;
+    }
+    if (open > 0)
+        asyncore_sim_at(world, asyncore_sim_now(world) + LOOK * ASYNCORE_SIM_MS, look, state);
+}
+
 static struct peer *accepted(struct peer *listener)
 {
     struct state *state = listener->owner;
@@ -126,14 +151,13 @@ static struct peer *accepted(struct peer *listener)
     return listener->accepts < CHANNELS ? &state->servers[listener->accepts] : NULL;
 }
 
-static void plan(struct random *r, struct peer_plan *p, int number)
+static void plan(struct random *r, struct peer_plan *p, bool silent)
 {
-    p->total = random_scale(r, 8, 40000);
+    p->total = random_in(r, 8, 40000);
     p->end = random_chance(r, 80) ? PEER_SHUTS : PEER_CLOSES;
-    p->send_piece = (size_t)random_scale(r, 100, PEER_BUFFER);
-    if (random_chance(r, 50))
-        p->send_pause = random_scale(r, ASYNCORE_SIM_MS, 50 * ASYNCORE_SIM_MS);
-    if (number > 0 && random_chance(r, 70)) {
+    p->send_piece = (size_t)random_in(r, 1000, 10000);
+    p->send_pause = random_scale(r, 0, 500 * ASYNCORE_SIM_MS);
+    if (silent) {
         p->total = random_in(r, 0, 8);
         p->end = PEER_WAITS;
     }
@@ -144,6 +168,7 @@ static int start(struct run *run)
     struct state *state = run->state = run_alloc(run, sizeof *state);
     struct asyncore_map *map = run_map(run, "client");
     struct random *r = &run->random;
+    unsigned silent = random_chance(r, 50) ? 95 : (unsigned)random_in(r, 0, 95); /* of a hundred streams */
     int error = map != NULL ? 0 : -ENOMEM;
 
     state->run = run;
@@ -154,16 +179,18 @@ static int start(struct run *run)
     peer_listen(&state->listener, peer_host(run, "server"), 80, accepted);
     for (int i = 0; i < CHANNELS; i++) {
         state->servers[i].salt = random_word(r);
-        plan(r, &state->servers[i].plan, i);
+        plan(r, &state->servers[i].plan, i > 0 && random_chance(r, silent));
         state->busy += i < state->count && state->servers[i].plan.end != PEER_WAITS;
     }
     if (error == 0)
         error = asyncore_call_later(map, &state->begin, random_in(r, 0, 50), begin, state);
+    if (!run->hard)
+        asyncore_sim_at(run->world, 60 * ASYNCORE_SIM_MS, look, state);
     if (error == 0)
         error = asyncore_call_later(map, &state->late, LATE, late, state);
     if (error == 0 && random_chance(r, 60)) {
         state->toggles = 2 * (unsigned)random_in(r, 1, TOGGLES / 2);
-        error = asyncore_call_every(map, &state->toggle, random_in(r, 55, 200), toggle, state);
+        error = asyncore_call_every(map, &state->toggle, random_in(r, 5, 300), toggle, state);
     }
     return error;
 }
