@@ -138,6 +138,7 @@ struct sim_host {
     uint64_t ahead;      /* its clock is so far ahead of the world's */
     uint64_t busy_until; /* of the world's time, as the next ones */
     uint64_t wake;       /* when its wait ends */
+    uint64_t until;      /* ... the one that will be told again */
     uint64_t worked;     /* in the turn in hand */
     uint64_t still;      /* turns since time passed */
     uint64_t still_at;

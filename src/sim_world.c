@@ -125,7 +125,7 @@ static struct sim_host *host_new(struct asyncore_sim *world, const char *name)
     host->scripted = sim_alloc((world->options.script_count + 1) * sizeof *host->scripted);
     host->descriptors_most = world->options.descriptors;
     host->next_port = 32768; /* Linux's first (ip_local_port_range) */
-    host->wake = ASYNCORE_SIM_FOREVER;
+    host->wake = host->until = ASYNCORE_SIM_FOREVER;
     host->stirred = true;
     host->result = 1;
     list_init(&host->sockets);
@@ -332,7 +332,8 @@ static bool world_step(struct asyncore_sim *world, uint64_t until)
     return true;
 }
 
-/* Within asyncore_sim_run. One wait is let through for each turn that takes time: the next begins when it is over. */
+/* Within asyncore_sim_run. One wait is let through for each turn that takes time: the next begins when it is over. A wait
+ * that is told again, because something stirred that it does not wait for, ends when it was to. */
 static int wait_running(struct sim_host *host, int timeout, int (*ready)(void *arg), void *arg)
 {
     struct asyncore_sim *world = host->world;
@@ -346,9 +347,13 @@ static int wait_running(struct sim_host *host, int timeout, int (*ready)(void *a
     if (++host->still > TURNS_STILL)
         world->failed = -ELOOP;
     int result = ready(arg);
-    if (result != 0 || timeout == 0)
+    uint64_t until = timeout < 0 ? ASYNCORE_SIM_FOREVER : world->time + (uint64_t)timeout * ASYNCORE_SIM_MS;
+    if (until > host->until)
+        until = host->until;
+    host->until = ASYNCORE_SIM_FOREVER;
+    if (result != 0 || until <= world->time)
         return result;
-    host->wake = timeout < 0 ? ASYNCORE_SIM_FOREVER : world->time + (uint64_t)timeout * ASYNCORE_SIM_MS;
+    host->wake = host->until = until;
     return SIM_WOULD_WAIT;
 }
 
@@ -550,7 +555,7 @@ int asyncore_sim_jump(struct asyncore_sim *world, const char *name, uint64_t ahe
         return -ENOENT;
     host->ahead += ahead;
     if (host->wake != ASYNCORE_SIM_FOREVER)
-        host->wake = host->wake > world->time + ahead ? host->wake - ahead : world->time;
+        host->wake = host->until = host->wake > world->time + ahead ? host->wake - ahead : world->time;
     for (unsigned fd = 0; fd < host->file_room; fd++)
         if (host->files[fd] != NULL)
             sim_timer_jumped(host->files[fd]);
