@@ -2,13 +2,18 @@
  * which they are, so that each end finds its other end, and what came out at one can be held against what went in at
  * the other: all bytes before an end, an end only where there was one, and a reset never as one.
  *
- * The remote is an address or a name, answers late or not at all, refuses, or cannot be reached. */
+ * The remote is an address or a name, answers late or not at all, refuses, or cannot be reached. In some worlds it is
+ * deaf: everything fills up, until the forwarder reads no more from clients, and then these reset. */
 #include "../../portforward/forward.c"
 #include "../../portforward/pair.c"
 #include "program.h"
+#include "sim.h"
 
 enum {
-    PAIRS = 8
+    PAIRS = 8,
+    DEAF_BUFFERS = 100 << 10, /* larger ones would take long to fill */
+    DEAF = 30,                /* seconds */
+    NOTICED = 200             /* milliseconds: select looks for a mere error every 100 */
 };
 
 enum remote {
@@ -24,7 +29,8 @@ enum remote {
 
 struct side {
     struct peer peer;
-    struct side *from; /* whose bytes come */
+    const struct pair *reset; /* its pair, when it was reset */
+    struct side *from;        /* whose bytes come */
     unsigned char head[8];
 };
 
@@ -144,6 +150,62 @@ static const char *draw_remote(struct run *run, struct state *state)
                                                                                                      : server;
 }
 
+/* -- Deaf remotes -- */
+
+static struct pair *pair_of(struct run *run, const struct peer *client)
+{
+    struct state *state = run->state;
+    struct os *os = sim_os(run->world, "client");
+    struct sockaddr_storage own, other;
+    socklen_t own_length = sizeof own, other_length;
+
+    if (client->fd < 0 || os->getsockname(client->fd, (struct sockaddr *)&own, &own_length, os) < 0)
+        return NULL;
+    for (struct pair *p = state->forward.pairs; p != NULL; p = p->next) {
+        other_length = sizeof other;
+        if (asyncore_peername(&p->client.base, &other, &other_length) == 0 &&
+            ((struct sockaddr_in *)&own)->sin_port == ((struct sockaddr_in *)&other)->sin_port)
+            return p;
+    }
+    return NULL;
+}
+
+static void check_noticed(struct asyncore_sim *world, void *arg)
+{
+    struct side *client = arg;
+    struct run *run = peer_run(&client->peer);
+    const struct state *state = run->state;
+
+    (void)world;
+    for (const struct pair *p = state->forward.pairs; p != NULL; p = p->next)
+        oracle_that(run, p != client->reset, "deaf", "the reset of %s is not noticed", client->peer.name);
+}
+
+static void reset_client(struct asyncore_sim *world, void *arg)
+{
+    struct side *client = arg;
+    struct run *run = peer_run(&client->peer);
+    const struct asyncore_sim_link *link = &run->options.link;
+
+    client->reset = pair_of(run, &client->peer);
+    peer_end(&client->peer, PEER_RESETS);
+    if (client->reset != NULL && !run->hard && run->options.chances[ASYNCORE_SIM_LINGER] == 0)
+        asyncore_sim_at(world, run_now(run) + NOTICED * ASYNCORE_SIM_MS + link->delay + link->jitter, check_noticed,
+                        client);
+}
+
+static void plan_deaf(struct run *run, struct state *state)
+{
+    size_t buffers = run->options.send_buffer + run->options.receive_buffer;
+
+    for (int i = 0; i < PAIRS; i++) {
+        state->servers[i].peer.plan.read_start = DEAF * ASYNCORE_SIM_SECOND;
+        state->clients[i].peer.plan = (struct peer_plan){.total = 2 * buffers + (256 << 10), .end = PEER_RESETS};
+        asyncore_sim_at(run->world, random_in(&run->random, 2, 8) * ASYNCORE_SIM_SECOND, reset_client,
+                        &state->clients[i]);
+    }
+}
+
 static int start(struct run *run)
 {
     struct state *state = run->state = run_alloc(run, sizeof *state);
@@ -170,6 +232,9 @@ static int start(struct run *run)
         peer_connect(&state->clients[i].peer, clients, name, asyncore_sim_address(run->world, "forward", AF_INET),
                      8080);
     }
+    if (state->remote <= HOSTS_NAME && run->options.send_buffer + run->options.receive_buffer <= DEAF_BUFFERS &&
+        random_chance(&run->random, 8))
+        plan_deaf(run, state);
     state->listener.owner = state;
     if (state->remote != REFUSES)
         peer_listen(&state->listener, servers, 80, accepted);
