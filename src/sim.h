@@ -170,7 +170,7 @@ struct asyncore_sim {
     bool closing; /* asyncore_sim_free: nothing arrives any more */
     bool entered; /* asyncore_sim_run */
     bool running; /* within asyncore_sim_run: a wait that would block ends the turn */
-    uint32_t draws;
+    uint32_t draws, connections;
     uint64_t struck; /* calls that scripts made fail */
     int failed; /* what asyncore_sim_run will return */
 };

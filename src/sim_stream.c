@@ -44,6 +44,7 @@ struct sim_conn {
     unsigned refs; /* ends and events */
     unsigned tries;
     uint64_t chance;
+    uint32_t number;             /* in the order of connecting */
     struct sim_address from, to; /* of who connects */
 };
 
@@ -68,6 +69,14 @@ static const struct asyncore_sim_link *conn_link(const struct sim_conn *conn)
     return sim_link(conn->host[0], conn->host[1]);
 }
 
+/* The next instant that is this connection's: of 64 nanoseconds each of 63 connections has one, and timers, which are due
+ * at whole milliseconds, have the other. So what two of them are sent never arrives together, for a host to serve in an
+ * order that is its engine's. */
+static uint64_t own_instant(const struct sim_conn *conn, uint64_t time)
+{
+    return (time / 64 + 1) * 64 + 1 + conn->number % 63;
+}
+
 /* When what leaves `side` now arrives. */
 static uint64_t travel(struct sim_conn *conn, int side, size_t size)
 {
@@ -81,7 +90,8 @@ static uint64_t travel(struct sim_conn *conn, int side, size_t size)
     }
     uint64_t arrives = leaves + link->delay;
     if (link->jitter != 0)
-        arrives += sim_mix(conn->chance, flow->segments++ << 1 | (unsigned)side) % link->jitter;
+        arrives =
+            own_instant(conn, arrives + sim_mix(conn->chance, flow->segments++ << 1 | (unsigned)side) % link->jitter);
     flow->last = arrives > flow->last ? arrives : flow->last;
     return flow->last;
 }
@@ -368,6 +378,7 @@ static struct sim_conn *conn_new(struct sim_socket *socket, struct sim_host *to_
     conn->refs = 1;
     conn->from = socket->local;
     conn->to = *to;
+    conn->number = conn->world->connections++;
     conn->chance = sim_mix(conn->world->seed, (uint64_t)conn->host[0]->index << 32 | socket->file.number);
     socket->conn = conn;
     socket->side = 0;
