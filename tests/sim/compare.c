@@ -1,7 +1,7 @@
 /* compare.c: traces held against each other. Of two runs of a seed every byte must be the same. Of its runs on several
  * engines each object's lines must be, in their order: which object comes first in a turn is the engine's affair, and
- * so are the calls that make it. Where channels come in pairs, both may be served at the same instant, and then that
- * order shows: few seeds do that (COINCIDENCES). */
+ * so are the calls that make it. What comes to two connections never comes at the same instant (sim_stream.c), so that
+ * this order shows nowhere. */
 #include "runner.h"
 
 #include <inttypes.h>
