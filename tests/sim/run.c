@@ -252,6 +252,18 @@ static void serve(struct run *run)
     oracle_spin(run);
 }
 
+/* Which allocation of the program fails: the one that was asked for, or in some hard weather an early one. It is drawn
+ * apart, so that it moves nothing else of a seed. */
+static uint64_t draw_malloc_fails(const struct run *run)
+{
+    const struct run_config *config = run->config;
+    struct random r = {.state = sim_mix(config->seed, 2)};
+
+    if (config->malloc_fails > 0 || config->script_count > 0 || run->weather != HARD)
+        return config->malloc_fails;
+    return random_chance(&r, 20) ? random_scale(&r, 1, 40) : 0;
+}
+
 int scenario_run(const struct scenario *scenario, const struct run_config *config, struct run_result *result)
 {
     struct run run = {.scenario = scenario, .config = config, .result = result};
@@ -261,7 +273,7 @@ int scenario_run(const struct scenario *scenario, const struct run_config *confi
     run.random.state = sim_mix(config->seed, 1);
     set_options(&run);
     memory.count = memory.blocks = 0;
-    memory.fails = config->malloc_fails;
+    memory.fails = draw_malloc_fails(&run);
     witness_begin(&run);
     error = asyncore_sim_new(&run.world, config->seed, &run.options);
     if (error < 0) {
