@@ -18,6 +18,14 @@ static void input(struct peer *peer, const unsigned char *data, size_t size)
 
 static const struct peer_class client_class = {.input = input};
 
+/* What is measured: nobody sends less than all, and nobody leaves. */
+static void plan_full(struct peer_plan *p)
+{
+    p->total = 64 << 10;
+    p->end = PEER_SHUTS;
+    p->enough = 0;
+}
+
 static void plan(struct run *run, struct peer *peer, size_t total)
 {
     struct random *r = &run->random;
@@ -63,6 +71,8 @@ struct echo_clients *echo_clients(struct run *run, uint16_t port)
         plan(run, peer, total);
         if (i == 0 && random_chance(&run->random, 1))
             plan_glutton(peer);
+        if (run->config->full)
+            plan_full(&peer->plan);
         snprintf(name, sizeof name, "client %zu", i);
         peer_connect(peer, peer_host(run, "client"), name, asyncore_sim_address(run->world, "server", AF_INET), port);
     }

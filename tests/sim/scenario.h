@@ -68,6 +68,7 @@ struct run_config {
     uint64_t malloc_fails; /* the k-th allocation of the program (not the library's) */
     bool quiet;            /* no faults by chance, jitter on every link, no costs: for comparing engines */
     bool small;            /* few peers and bytes, small buffers: for doing it again with each call failing */
+    bool full;             /* echo and forward: every client sends and is sent all of 64 KiB, for measuring */
     void (*trace)(void *arg, const char *line);
     void (*fault)(void *arg, uint64_t key, const char *line);
     void *arg;

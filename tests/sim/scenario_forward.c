@@ -116,6 +116,13 @@ static void plan(struct run *run, struct peer *peer, size_t total)
     }
 }
 
+static void plan_full(struct peer_plan *p)
+{
+    p->total = 64 << 10;
+    p->end = PEER_SHUTS;
+    p->enough = 0;
+}
+
 static struct peer *accepted(struct peer *listener)
 {
     struct state *state = listener->owner;
@@ -132,7 +139,7 @@ static const char *draw_remote(struct run *run, struct state *state)
     struct asyncore_sim_link link = run->options.link;
     char both[64];
 
-    state->remote = random_chance(r, 60) ? ADDRESS : (enum remote)random_in(r, HOSTS_NAME, SILENT);
+    state->remote = random_chance(r, 60) || run->config->full ? ADDRESS : (enum remote)random_in(r, HOSTS_NAME, SILENT);
     if (state->remote == HOSTS_NAME)
         return "server";
     if (state->remote == SLOW_NAME || state->remote == NO_NAME)
@@ -232,8 +239,12 @@ static int start(struct run *run)
         peer_connect(&state->clients[i].peer, clients, name, asyncore_sim_address(run->world, "forward", AF_INET),
                      8080);
     }
-    if (state->remote <= HOSTS_NAME && run->options.send_buffer + run->options.receive_buffer <= DEAF_BUFFERS &&
-        random_chance(&run->random, 8))
+    for (int i = 0; run->config->full && i < PAIRS; i++) {
+        plan_full(&state->clients[i].peer.plan);
+        plan_full(&state->servers[i].peer.plan);
+    }
+    if (!run->config->full && state->remote <= HOSTS_NAME &&
+        run->options.send_buffer + run->options.receive_buffer <= DEAF_BUFFERS && random_chance(&run->random, 8))
         plan_deaf(run, state);
     state->listener.owner = state;
     if (state->remote != REFUSES)

@@ -30,6 +30,7 @@ static const char usage[] =
     "  --same               runs every seed twice: the traces must be the same\n"
     "  --same-engines       runs every seed on every engine: each object's calls must be the same\n"
     "  --count-calls        how many calls of each kind a seed makes\n"
+    "  --full               echo and forward: 8 connections with 64 KiB each way, to measure\n"
     "  --stop               stops at the first seed that fails\n"
     "  --trace              the whole trace of what fails; with --seeds=1, of what does not, too\n"
     "  --list               the scenarios\n";
@@ -157,6 +158,7 @@ static void parse(struct runner *runner, int argc, char **argv)
                                             {"same", no_argument, NULL, 'S'},
                                             {"same-engines", no_argument, NULL, 'E'},
                                             {"count-calls", no_argument, NULL, 'c'},
+                                            {"full", no_argument, NULL, 'F'},
                                             {"stop", no_argument, NULL, 'q'},
                                             {"trace", no_argument, NULL, 't'},
                                             {"list", no_argument, NULL, 'l'},
@@ -191,6 +193,9 @@ static void parse(struct runner *runner, int argc, char **argv)
             break;
         case 'c':
             runner->count_calls = true;
+            break;
+        case 'F':
+            runner->config.full = true;
             break;
         case 'q':
             runner->stop = true;
