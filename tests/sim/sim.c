@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,20 +151,14 @@ static void list(void)
 
 static void parse(struct runner *runner, int argc, char **argv)
 {
-    static const struct option options[] = {{"seeds", required_argument, NULL, 'n'},
-                                            {"first", required_argument, NULL, 'f'},
-                                            {"engine", required_argument, NULL, 'e'},
-                                            {"only", required_argument, NULL, 'o'},
-                                            {"script", required_argument, NULL, 's'},
-                                            {"same", no_argument, NULL, 'S'},
-                                            {"same-engines", no_argument, NULL, 'E'},
-                                            {"count-calls", no_argument, NULL, 'c'},
-                                            {"full", no_argument, NULL, 'F'},
-                                            {"stop", no_argument, NULL, 'q'},
-                                            {"trace", no_argument, NULL, 't'},
-                                            {"list", no_argument, NULL, 'l'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"seeds", required_argument, NULL, 'n'},  {"first", required_argument, NULL, 'f'},
+        {"engine", required_argument, NULL, 'e'}, {"only", required_argument, NULL, 'o'},
+        {"script", required_argument, NULL, 's'}, {"same", no_argument, NULL, 'S'},
+        {"same-engines", no_argument, NULL, 'E'}, {"count-calls", no_argument, NULL, 'c'},
+        {"full", no_argument, NULL, 'F'},         {"stop", no_argument, NULL, 'q'},
+        {"trace", no_argument, NULL, 't'},        {"list", no_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},         {0}};
     int option;
 
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1)
@@ -350,6 +345,15 @@ static uint64_t run_regressions(const struct runner *runner, const char *file)
     return failed;
 }
 
+/* Each world takes and frees buffers anew: that memory need not come from the kernel, page by page, each time. */
+static void keep_memory(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
+#endif
+}
+
 static size_t choose(const struct runner *runner, const char *name, struct tally *tallies, size_t count)
 {
     bool all = strcmp(name, "all") == 0;
@@ -372,6 +376,7 @@ int main(int argc, char **argv)
 
     parse(&runner, argc, argv);
     watch_crashes();
+    keep_memory();
     for (; optind < argc; optind++)
         if (strncmp(argv[optind], "regressions=", 12) == 0)
             good = run_regressions(&runner, argv[optind] + 12) == 0 && good;
