@@ -199,7 +199,7 @@ static int teller_found(struct asynchat *chat)
     t->got = 0;
     t->in_body = !t->in_body && n > 0;
     t->wanted = t->in_body ? n : sizeof t->head;
-    if (asynchat_set_terminator_length(chat, t->wanted) < 0 || t->in_body)
+    if (asynchat_set_terminator_length(chat, t->wanted) < 0 || t->in_body || t->customer == NULL)
         return 0;
     result = serve(t);
     if (result >= 0 && t->customer->served == t->customer->frames && t->customer->peer.plan.end == PEER_WAITS)
