@@ -137,7 +137,7 @@ static int fill(struct teller *t, size_t n)
     size_t before;
     int result = 0;
 
-    for (unsigned i = 0; result >= 0 && asyncore_queued(s) + n < the->limit && i < 1000; i++)
+    for (unsigned i = 0; result >= 0 && asyncore_queued(s) + n < the->limit && i < run_size(the->run, 1000, 20); i++)
         result = push(t, n, i % 2 ? 0 : 2);
     before = asyncore_queued(s);
     if (result >= 0)
@@ -257,7 +257,7 @@ static void plan(struct run *run, struct customer *c, unsigned number)
 
     c->peer.class_ = &customer_class;
     c->peer.salt = random_word(r);
-    c->frames = (size_t)random_scale(r, 1, FRAMES);
+    c->frames = (size_t)random_scale(r, 1, run_size(run, FRAMES, 4));
     for (size_t i = 0; i < c->frames; i++) {
         size_t n = (size_t)random_scale(r, 0, FRAME);
         unsigned char head[4] = {(unsigned char)number, (unsigned char)random_in(r, 0, 255), (unsigned char)(n >> 8),

@@ -67,7 +67,7 @@ static int guest_error(struct asyncore_dispatcher *d, int error)
     struct guest *g = (struct guest *)d;
     uint64_t slack = ASYNCORE_SIM_MS + 2000 * g->run->options.call_ns;
 
-    if (error != -ETIMEDOUT)
+    if (error != -ETIMEDOUT || asyncore_error(d) != 0) /* or a call failed, with ETIMEDOUT if it likes */
         return asyncore_close(d);
     oracle_that(g->run, g->run->hard || !g->known || g->manner > LISTENS, "idle", "a guest that %s is thrown out",
                 g->manner == TALKS ? "talks" : "listens");

@@ -161,7 +161,8 @@ static void name_run(const struct target *t, const struct fault *faults, size_t 
 
 static int run(const struct target *t, const struct fault *faults, size_t count, struct run_result *result)
 {
-    struct asyncore_sim_script script[FAULTS];
+    /* A run that only counts has one that never strikes: scenarios may do less where calls can fail. */
+    struct asyncore_sim_script script[FAULTS] = {{NULL, ASYNCORE_SIM_ANY, UINT64_MAX, -EIO}};
     struct run_config config = {.seed = t->seed, .engine = t->engine, .quiet = true, .small = true, .script = script};
 
     for (size_t i = 0; i < count; i++) {
@@ -172,6 +173,8 @@ static int run(const struct target *t, const struct fault *faults, size_t count,
             script[config.script_count++] =
                 (struct asyncore_sim_script){*f->host ? f->host : NULL, f->call, f->k, f->error};
     }
+    if (count == 0)
+        config.script_count = 1;
     config.trace = options.trace ? print_line : NULL;
     name_run(t, faults, count);
     total.runs++;
