@@ -172,7 +172,7 @@ struct asyncore_sim {
     bool running; /* within asyncore_sim_run: a wait that would block ends the turn */
     uint32_t draws, connections;
     uint64_t struck; /* calls that scripts made fail */
-    int failed; /* what asyncore_sim_run will return */
+    int failed;      /* what asyncore_sim_run will return */
 };
 
 struct sim_host *sim_host(struct asyncore_sim *world, const char *name); /* made if need be; NULL: no memory */
@@ -195,7 +195,11 @@ int sim_wait(struct sim_host *host, int timeout, int (*ready)(void *arg), void *
 int sim_enter(struct sim_host *host, enum asyncore_sim_call call);
 
 /* Whether a fault strikes an object of the host (NULL: the host itself). */
-bool sim_fault(struct sim_host *host, struct sim_file *file, enum asyncore_sim_fault fault);
+bool sim_fault_drawn(struct sim_host *host, struct sim_file *file, enum asyncore_sim_fault fault);
+static inline bool sim_fault(struct sim_host *host, struct sim_file *file, enum asyncore_sim_fault fault)
+{
+    return host->world->options.chances[fault] != 0 && sim_fault_drawn(host, file, fault);
+}
 
 void sim_sockets_clear(struct sim_host *host); /* sim_socket.c: what is left when the map is gone */
 
@@ -207,7 +211,8 @@ void sim_wake(struct asyncore_sim *world, const char *host, uint64_t time);
 void sim_map_free(struct asyncore_sim *world, const char *host); /* now, so that usage tells what it leaves */
 
 void sim_os_fill(struct os *os); /* sim_os.c */
-void sim_trace(struct sim_host *host, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void sim_trace_line(struct sim_host *host, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define sim_trace(host, ...) ((host)->world->options.trace != NULL ? sim_trace_line(host, __VA_ARGS__) : (void)0)
 
 /* sim_names.c */
 void sim_names_clear(struct asyncore_sim *world);

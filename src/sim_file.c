@@ -701,31 +701,38 @@ int sim_poll(struct sim_host *host, struct pollfd *fds, nfds_t count)
 #define SELECT_WRITE  (POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR)
 #define SELECT_EXCEPT POLLPRI
 
-static int select_one(struct sim_file *file, int fd, fd_set *set, fd_set *result, unsigned bits)
+static int select_one(struct sim_file *file, int fd, const bool *wanted, fd_set *results)
 {
-    if (set == NULL || !FD_ISSET(fd, set))
-        return 0;
-    if ((file->kind->ready(file) & bits) == 0 && (bits == SELECT_EXCEPT || of_engine(file->kind) || !spurious(file)))
-        return 0;
-    FD_SET(fd, result);
-    return 1;
+    static const unsigned bits[3] = {SELECT_READ, SELECT_WRITE, SELECT_EXCEPT};
+    unsigned seen = file->kind->ready(file);
+    int ready = 0;
+    for (int i = 0; i < 3; i++) {
+        if (!wanted[i])
+            continue;
+        if ((seen & bits[i]) == 0 && (bits[i] == SELECT_EXCEPT || of_engine(file->kind) || !spurious(file)))
+            continue;
+        FD_SET(fd, &results[i]);
+        ready++;
+    }
+    return ready;
 }
 
 int sim_select(struct sim_host *host, int count, fd_set *reads, fd_set *writes, fd_set *excepts)
 {
     fd_set *sets[3] = {reads, writes, excepts}, results[3];
-    static const unsigned bits[3] = {SELECT_READ, SELECT_WRITE, SELECT_EXCEPT};
     int ready = 0;
     for (int i = 0; i < 3; i++)
         FD_ZERO(&results[i]);
     for (int fd = 0; fd < count; fd++) {
         struct sim_file *file = sim_file_of(host, fd);
-        for (int i = 0; i < 3; i++) {
-            if (sets[i] != NULL && FD_ISSET(fd, sets[i]) && file == NULL)
-                return -EBADF;
-            if (file != NULL)
-                ready += select_one(file, fd, sets[i], &results[i], bits[i]);
-        }
+        bool wanted[3];
+        for (int i = 0; i < 3; i++)
+            wanted[i] = sets[i] != NULL && FD_ISSET(fd, sets[i]);
+        if (!wanted[0] && !wanted[1] && !wanted[2])
+            continue;
+        if (file == NULL)
+            return -EBADF;
+        ready += select_one(file, fd, wanted, results);
     }
     for (int i = 0; i < 3 && ready >= 0; i++)
         if (sets[i] != NULL)

@@ -223,11 +223,11 @@ static bool fault_left_out(const struct asyncore_sim *world, uint64_t key)
             bsearch(&key, world->only, world->options.only_count, sizeof key, key_order) == NULL);
 }
 
-bool sim_fault(struct sim_host *host, struct sim_file *file, enum asyncore_sim_fault fault)
+bool sim_fault_drawn(struct sim_host *host, struct sim_file *file, enum asyncore_sim_fault fault)
 {
     const struct asyncore_sim *world = host->world;
     const struct asyncore_sim_options *o = &world->options;
-    if (o->chances[fault] == 0 || host->map == NULL || (o->faults_until != 0 && world->time > o->faults_until))
+    if (host->map == NULL || (o->faults_until != 0 && world->time > o->faults_until))
         return false;
     uint32_t number = file != NULL ? file->number : 0xFFFFFF;
     uint64_t nth = (file != NULL ? file->asked : host->asked)[fault]++ & 0xFFFFFF;
@@ -244,13 +244,11 @@ bool sim_fault(struct sim_host *host, struct sim_file *file, enum asyncore_sim_f
     return true;
 }
 
-void sim_trace(struct sim_host *host, const char *format, ...)
+void sim_trace_line(struct sim_host *host, const char *format, ...)
 {
     const struct asyncore_sim_options *o = &host->world->options;
     char line[512];
     uint64_t time = sim_host_time(host);
-    if (o->trace == NULL)
-        return;
     int n = snprintf(line, sizeof line, "%llu.%09llu %s ", (unsigned long long)(time / ASYNCORE_SIM_SECOND),
                      (unsigned long long)(time % ASYNCORE_SIM_SECOND), host->name);
     va_list arguments;
@@ -304,23 +302,30 @@ static void host_turn(struct sim_host *host)
     host->worked = 0;
 }
 
+/* A turn for each host that may have one, in an order that the seed decides. Whether there was any. */
+static bool hosts_turn(struct asyncore_sim *world)
+{
+    size_t first = sim_mix(world->seed, world->time) % world->host_count;
+    bool ran = false;
+    for (size_t i = 0; i < world->host_count && world->failed == 0; i++) {
+        struct sim_host *host = world->hosts[(first + i) % world->host_count];
+        if (host_next(host) <= world->time) {
+            host_turn(host);
+            ran = true;
+        }
+    }
+    return ran;
+}
+
 /* A turn for each host that may have one, or the next events. False: there is nothing before `until`. */
 static bool world_step(struct asyncore_sim *world, uint64_t until)
 {
     uint64_t next = world->event_count != 0 ? world->events[0].time : ASYNCORE_SIM_FOREVER;
-    size_t first = world->host_count != 0 ? sim_mix(world->seed, world->time) % world->host_count : 0;
-    bool ran = false;
-    for (size_t i = 0; i < world->host_count && world->failed == 0; i++) {
-        struct sim_host *host = world->hosts[(first + i) % world->host_count];
-        uint64_t time = host_next(host);
-        if (time <= world->time) {
-            host_turn(host);
-            ran = true;
-        } else if (time < next) {
-            next = time;
-        }
+    for (size_t i = 0; i < world->host_count; i++) {
+        uint64_t time = host_next(world->hosts[i]);
+        next = time < next ? time : next;
     }
-    if (ran || world->failed != 0)
+    if (next <= world->time && world->host_count != 0 && hosts_turn(world))
         return true;
     if (next > until || next == ASYNCORE_SIM_FOREVER)
         return false;
@@ -384,8 +389,7 @@ static int wait_alone(struct sim_host *host, int timeout, int (*ready)(void *arg
 
 int sim_wait(struct sim_host *host, int timeout, int (*ready)(void *arg), void *arg)
 {
-    int result =
-        host->world->running ? wait_running(host, timeout, ready, arg) : wait_alone(host, timeout, ready, arg);
+    int result = host->world->running ? wait_running(host, timeout, ready, arg) : wait_alone(host, timeout, ready, arg);
     host->usage.turns += result != SIM_WOULD_WAIT; /* the same wait, told again, is no other turn */
     return result;
 }
