@@ -124,6 +124,8 @@ static int udp_target(struct sim_socket *socket, const struct sockaddr *address,
         return to->length == 0 ? -EDESTADDRREQ : 0;
     }
     int result = sim_address_in(socket, address, length, SIM_SEND, to);
+    if (result == -EAFNOSUPPORT && socket->family == AF_INET6) /* from a mapped address: the port is looked at first */
+        return ((const struct sockaddr_in6 *)address)->sin6_port == 0 ? -EINVAL : result;
     return result == 0 && to->in.sin_port == 0 ? -EINVAL : result; /* at the same place in sockaddr_in6 */
 }
 
