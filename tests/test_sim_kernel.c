@@ -23,7 +23,8 @@
  *   bound. So addresses to bind are those of open descriptors only, of connections that are not over, and those that a
  *   sequence leaves are reset.
  * - Other networks, and UDP sockets that are connected to port 0: nothing is connected there.
- * - TCP sockets that are connected to themselves; that failed to connect over IPv4, as IPv6 sockets, and try IPv6
+ * - TCP sockets that are connected to themselves; that were, or failed to be, connected over IPv4, as IPv6 sockets,
+ *   and try IPv6
  *   (nor do UDP sockets come back from there, nor, where others' networks are near, send to AF_UNSPEC: it is routed);
  *   accepted ones that are bound anew when their connection is over.
  * - Which of several sockets with SO_REUSEPORT gets a client or a datagram: nothing is sent there (left_out()).
@@ -52,7 +53,7 @@ struct run {
     struct side sim, real;
     unsigned shared, shut, deaf; /* slots that had SO_REUSEPORT; SHUT_WR; SHUT_RD */
     unsigned accepted, joined;   /* that accept made; TCP sockets that connect connected */
-    unsigned mapped;             /* that connected over IPv4 as IPv6 */
+    unsigned mapped;             /* that came or connected over IPv4 as IPv6 */
     unsigned patience;
     bool alone;       /* in a network of its own */
     bool reports_all; /* and not only what differs */
@@ -274,10 +275,11 @@ static void note_effects(struct run *run, const struct call *call)
     }
     if (call->kind == CONNECT && is_stream(run, call->a) && !is_unix(run, call->a) && is_connected(run, call->a))
         run->joined |= 1u << call->a;
-    if (call->kind == CONNECT && call->a >= 0) {
-        struct sockaddr_in6 own = name_of(run, call->a);
+    if ((call->kind == CONNECT || call->kind == ACCEPT) && call->a >= 0) {
+        int slot = call->kind == CONNECT ? call->a : call->b;
+        struct sockaddr_in6 own = name_of(run, slot);
         if (own.sin6_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&own.sin6_addr))
-            run->mapped |= 1u << call->a;
+            run->mapped |= 1u << slot;
     }
     if (call->kind == ACCEPT && call->a >= 0 && run->shared >> call->a & 1)
         run->shared |= 1u << call->b;
