@@ -159,6 +159,10 @@ ASYNCORE_API void asyncore_sim_free(struct asyncore_sim *world);
  * where it would have to. */
 ASYNCORE_API struct asyncore_map *asyncore_sim_map(struct asyncore_sim *world, const char *host);
 
+/* Frees the map of a host before the world goes, so that asyncore_sim_usage() tells what it leaves behind: no descriptor,
+ * no memory. -ENOENT: there is none; -EBUSY as asyncore_map_free(). */
+ASYNCORE_API int asyncore_sim_map_free(struct asyncore_sim *world, const char *host);
+
 /* A host's address as text: AF_INET "10.0.0.1", AF_INET6 "fd00::1". */
 ASYNCORE_API const char *asyncore_sim_address(struct asyncore_sim *world, const char *host, int family);
 

@@ -208,7 +208,6 @@ void sim_sockets_clear(struct sim_host *host); /* sim_socket.c: what is left whe
 struct os *sim_os(struct asyncore_sim *world, const char *host);
 void sim_set_step(struct asyncore_sim *world, const char *host, void (*step)(void *arg), void *arg);
 void sim_wake(struct asyncore_sim *world, const char *host, uint64_t time);
-void sim_map_free(struct asyncore_sim *world, const char *host); /* now, so that usage tells what it leaves */
 
 void sim_os_fill(struct os *os); /* sim_os.c */
 void sim_trace_line(struct sim_host *host, const char *format, ...) __attribute__((format(printf, 2, 3)));

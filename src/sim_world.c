@@ -486,6 +486,17 @@ struct asyncore_map *asyncore_sim_map(struct asyncore_sim *world, const char *na
     return host->map;
 }
 
+int asyncore_sim_map_free(struct asyncore_sim *world, const char *name)
+{
+    struct sim_host *host = host_find(world, name);
+    if (host == NULL || host->map == NULL)
+        return -ENOENT;
+    int result = asyncore_map_free(host->map);
+    if (result == 0)
+        host->map = NULL;
+    return result;
+}
+
 const char *asyncore_sim_address(struct asyncore_sim *world, const char *name, int family)
 {
     struct sim_host *host = sim_host(world, name);
@@ -618,14 +629,6 @@ void sim_set_step(struct asyncore_sim *world, const char *name, void (*step)(voi
     host->step = step;
     host->step_arg = arg;
     host->stirred = true;
-}
-
-void sim_map_free(struct asyncore_sim *world, const char *name)
-{
-    struct sim_host *host = host_find(world, name);
-    if (host == NULL || host->map == NULL || asyncore_map_free(host->map) < 0)
-        return;
-    host->map = NULL;
 }
 
 void sim_wake(struct asyncore_sim *world, const char *name, uint64_t time)

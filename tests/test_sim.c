@@ -775,6 +775,13 @@ START_TEST(everything_is_given_back)
     ck_assert_uint_gt(after.calls[ASYNCORE_SIM_RECV], 5);
     ck_assert_uint_ge(after.calls[ASYNCORE_SIM_ANY], after.calls[ASYNCORE_SIM_RECV] + after.turns);
     ck_assert_int_eq(asyncore_sim_usage(world, "nobody", &after), -ENOENT);
+    ck_assert_int_eq(asyncore_sim_map_free(world, "server"), 0);
+    ck_assert_int_eq(asyncore_sim_map_free(world, "server"), -ENOENT);
+    ck_assert_int_eq(asyncore_sim_map_free(world, "nobody"), -ENOENT);
+    after = usage_of("server");
+    ck_assert_uint_eq(after.descriptors, 0);
+    ck_assert_uint_eq(after.blocks, 0);
+    ck_assert_uint_eq(after.bytes, 0);
     world_close();
 }
 END_TEST

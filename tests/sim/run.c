@@ -287,7 +287,7 @@ int scenario_run(const struct scenario *scenario, const struct run_config *confi
         serve(&run);
     count_calls(&run);
     for (size_t i = 0; i < run.map_count; i++)
-        sim_map_free(run.world, run.maps[i]);
+        asyncore_sim_map_free(run.world, run.maps[i]);
     oracle_leaks(&run);
     result->struck = run.world->struck + (memory.fails != 0 && memory.count >= memory.fails);
     asyncore_sim_free(run.world);
