@@ -284,7 +284,8 @@ ASYNCORE_API ssize_t asyncore_recvfrom(struct asyncore_dispatcher *d, void *data
                                        struct sockaddr_storage *address, socklen_t *length);
 
 /* how: SHUT_RD, SHUT_WR, SHUT_RDWR. A datagram channel whose reading is shut down (-ENOTCONN: though not connected)
- * wants to read no more, whatever its class says; recv gives 0, and no end is told. */
+ * wants to read no more, whatever its class says; recv gives 0, and no end is told. Nor does a listener then; one of
+ * TCP may listen again. */
 ASYNCORE_API int asyncore_shutdown(struct asyncore_dispatcher *d, int how);
 ASYNCORE_API int asyncore_setsockopt(struct asyncore_dispatcher *d, int level, int option, const void *value,
                                      socklen_t length);

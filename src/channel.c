@@ -55,7 +55,7 @@ static unsigned mask(const struct asyncore_dispatcher *d)
     if (s & S_ASK_READ)
         wanted = (wanted & ~(unsigned)ASYNCORE_READ) | (s & S_SAYS_READ ? ASYNCORE_READ : 0);
     if (s & S_ACCEPTING)
-        return s & S_RESTING ? 0 : wanted & ASYNCORE_READ;
+        return s & (S_RESTING | S_EOF) ? 0 : wanted & ASYNCORE_READ;
     if (s & S_BUFFERED) { /* a datagram socket that is not connected would be ready for what it cannot send */
         bool queued = s & S_CONNECTED && with_send((struct asyncore_dispatcher *)d)->head_ != NULL;
         wanted = (wanted & ~(unsigned)ASYNCORE_WRITE) | (queued ? ASYNCORE_WRITE : 0);

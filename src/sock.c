@@ -163,19 +163,22 @@ int asyncore_listen(struct asyncore_dispatcher *d, int backlog)
     if (result < 0)
         return result;
     d->state_ = (d->state_ & ~(uint32_t)S_CONNECTED) | S_ACCEPTING;
+    if (d->family_ == AF_INET || d->family_ == AF_INET6) /* a Unix listener that was shut down stays so */
+        d->state_ &= ~(uint32_t)(S_EOF | S_EOF_TOLD);
     channel_interest(d);
     return 0;
 }
 
 /* The kernel calls a datagram socket that was shut down readable for ever, whatever recv says, and so one that is not
- * connected, though it says ENOTCONN. To the channel its input is over, and nobody has to be told. */
+ * connected, though it says ENOTCONN; and a Unix listener, whatever accept says. To the channel its input is over, and
+ * nobody has to be told. */
 int asyncore_shutdown(struct asyncore_dispatcher *d, int how)
 {
     int result = channel_usable(d);
     if (result < 0 || d->fd < 0)
         return result < 0 ? result : -EBADF;
     result = d->map->os->shutdown(d->fd, how, d->map->os);
-    if ((result == 0 || result == -ENOTCONN) && how != SHUT_WR && datagrams(d)) {
+    if ((result == 0 || result == -ENOTCONN) && how != SHUT_WR && (d->state_ & S_ACCEPTING || datagrams(d))) {
         d->state_ |= S_EOF | S_EOF_TOLD;
         channel_interest(d);
     }

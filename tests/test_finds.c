@@ -607,6 +607,44 @@ static int refuse_once(int fd, const struct sockaddr *address, socklen_t length,
     return -EACCES;
 }
 
+static int note_accepted(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length)
+{
+    (void)address, (void)length;
+    note("accepted");
+    return asyncore_close_fd(d->map, fd);
+}
+
+/* Linux calls such a Unix listener readable for ever, and its accept says EAGAIN. */
+START_TEST(a_listener_that_is_shut_down_rests_and_tcp_may_listen_again)
+{
+    static const struct asyncore_class listener_class = {.name = "listener", .handle_accepted = note_accepted};
+    static const struct asyncore_class client_class = {.name = "client"};
+    struct asyncore_dispatcher d, client;
+    char name[64];
+    snprintf(name, sizeof name, "unix:@asyncore-finds-%d", (int)getpid());
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &listener_class, map), 0);
+    ck_assert_int_eq(asyncore_bind(&d, _i == 0 ? name : "127.0.0.1", "0"), 0);
+    ck_assert_int_eq(asyncore_listen(&d, 4), 0);
+    turn();
+    ck_assert_int_eq(asyncore_shutdown(&d, SHUT_RD), 0);
+    assert_idle_for(60);
+    assert_notes("");
+    ck_assert_int_eq(asyncore_listen(&d, 4), 0);
+    assert_idle_for(60);
+    if (_i == 1) { /* a Unix one is shut down for good */
+        ck_assert_int_eq(asyncore_dispatcher_init(&client, &client_class, map), 0);
+        struct sockaddr_storage address;
+        socklen_t length = sizeof address;
+        ck_assert_int_eq(asyncore_sockname(&d, &address, &length), 0);
+        ck_assert_int_eq(asyncore_create_socket(&client, AF_INET, SOCK_STREAM), 0);
+        ck_assert_int_eq(asyncore_connect_sockaddr(&client, (struct sockaddr *)&address, length), 0);
+        run_until(strstr(notes(), "accepted") != NULL);
+        asyncore_close(&client);
+    }
+    asyncore_close(&d);
+}
+END_TEST
+
 START_TEST(the_socket_of_the_next_address_is_not_shut_down)
 {
     static struct asyncore_dispatcher d;
@@ -661,6 +699,7 @@ static void add_shut_down(TCase *tests)
     tcase_add_test(tests, shutting_down_writing_leaves_datagrams_to_read);
     tcase_add_test(tests, a_datagram_socket_that_is_shut_down_stays_so_when_it_connects_and_the_next_one_reads);
     tcase_add_test(tests, a_datagram_socket_may_be_shut_down_in_its_handle_socket);
+    tcase_add_loop_test(tests, a_listener_that_is_shut_down_rests_and_tcp_may_listen_again, 0, 2);
     tcase_add_test(tests, the_socket_of_the_next_address_is_not_shut_down);
     tcase_add_test(tests, close_when_done_is_told_on_a_datagram_channel_that_was_shut_down);
 }
