@@ -645,6 +645,26 @@ START_TEST(a_listener_that_is_shut_down_rests_and_tcp_may_listen_again)
 }
 END_TEST
 
+START_TEST(a_stream_shut_down_before_it_connects_connects_all_the_same)
+{
+    static const struct asyncore_class client_class = {.name = "client"};
+    static struct asyncore_dispatcher d;
+    char port[8];
+    int listener = peer_listen("127.0.0.1", port);
+    ck_assert_int_eq(asyncore_dispatcher_init(&d, &client_class, map), 0);
+    ck_assert_int_eq(asyncore_create_socket(&d, AF_INET, SOCK_STREAM), 0);
+    ck_assert_int_eq(asyncore_shutdown(&d, SHUT_RDWR), -ENOTCONN);
+    ck_assert_int_eq(asyncore_connect(&d, "127.0.0.1", port), 0);
+    run_until(asyncore_connected(&d));
+    int fd = peer_accept(listener);
+    ck_assert_int_eq((int)asyncore_send(&d, "x", 1), 1); /* and it can write */
+    assert_idle_for(60);
+    asyncore_close(&d);
+    close(fd);
+    close(listener);
+}
+END_TEST
+
 START_TEST(the_socket_of_the_next_address_is_not_shut_down)
 {
     static struct asyncore_dispatcher d;
@@ -700,6 +720,7 @@ static void add_shut_down(TCase *tests)
     tcase_add_test(tests, a_datagram_socket_that_is_shut_down_stays_so_when_it_connects_and_the_next_one_reads);
     tcase_add_test(tests, a_datagram_socket_may_be_shut_down_in_its_handle_socket);
     tcase_add_loop_test(tests, a_listener_that_is_shut_down_rests_and_tcp_may_listen_again, 0, 2);
+    tcase_add_test(tests, a_stream_shut_down_before_it_connects_connects_all_the_same);
     tcase_add_test(tests, the_socket_of_the_next_address_is_not_shut_down);
     tcase_add_test(tests, close_when_done_is_told_on_a_datagram_channel_that_was_shut_down);
 }
