@@ -120,7 +120,7 @@ help:
 	@echo "make sim               programs in simulated worlds (SEEDS=1000 SCENARIO=echo SIM='--help': see tests/sim)"
 	@echo "make torture           every system call and allocation of these programs made to fail once"
 	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
-	@echo "make fuzz SECONDS=60   fuzzes each target of fuzz/ for so long (TARGET=name: that one)"
+	@echo "make fuzz SECONDS=60   fuzzes each target of fuzz/ for so long (TARGET=name: that one; SEED=1: the same again)"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"
 	@echo "make deps              installs what 'make test' needs"
 	@echo "make check-style       what clang-format would change in the lines that you changed"
