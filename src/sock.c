@@ -177,8 +177,8 @@ int asyncore_shutdown(struct asyncore_dispatcher *d, int how)
     int result = channel_usable(d);
     if (result < 0 || d->fd < 0)
         return result < 0 ? result : -EBADF;
-    /* Linux says so too, but remembers it, and calls the socket hung up while it connects afterwards. */
-    if (!(d->state_ & (S_CONNECTED | S_CONNECTING | S_ACCEPTING)) && d->type_ == SOCK_STREAM)
+    /* Linux says so too, or stops connecting, but remembers it, and calls the socket hung up while it connects again. */
+    if (!(d->state_ & (S_CONNECTED | S_ACCEPTING)) && d->type_ == SOCK_STREAM)
         return -ENOTCONN;
     result = d->map->os->shutdown(d->fd, how, d->map->os);
     if ((result == 0 || result == -ENOTCONN) && how != SHUT_WR && (d->state_ & S_ACCEPTING || datagrams(d))) {
