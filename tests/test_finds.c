@@ -649,7 +649,7 @@ START_TEST(a_stream_shut_down_before_it_connects_connects_all_the_same)
 {
     static const struct asyncore_class client_class = {.name = "client"};
     static struct asyncore_dispatcher d;
-    char port[8];
+    char port[8] = "";
     int listener = peer_listen("127.0.0.1", port);
     ck_assert_int_eq(asyncore_dispatcher_init(&d, &client_class, map), 0);
     ck_assert_int_eq(asyncore_create_socket(&d, AF_INET, SOCK_STREAM), 0);
