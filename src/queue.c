@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define SHARED_ROOM       976 /* so that a chunk of small pieces is 1 KiB with its header */
+#define BETWEEN_ROOM      64  /* behind a lent piece or a producer: more of them follow as likely as more small ones */
 #define PRODUCED_PER_TURN 64  /* pieces: a producer of tiny ones must not starve the loop */
 #define BYTES_PER_FLUSH   (1u << 20)
 
@@ -20,6 +21,7 @@ enum {
 
 enum chunk_kind {
     CHUNK_BYTES,
+    CHUNK_LENT,
     CHUNK_VIEW,
     CHUNK_PRODUCER,
     CHUNK_END
@@ -81,8 +83,9 @@ static void put(struct asyncore_dispatcher_with_send *s, struct chunk *c, const 
 int queue_copy(struct asyncore_dispatcher_with_send *s, const void *data, size_t size)
 {
     struct chunk *c = s->tail_;
+    size_t room = c == NULL || c->kind == CHUNK_BYTES ? SHARED_ROOM : BETWEEN_ROOM;
     if (c == NULL || c->kind != CHUNK_BYTES || c->room < size)
-        c = append(s, CHUNK_BYTES, size > SHARED_ROOM ? size : SHARED_ROOM);
+        c = append(s, CHUNK_BYTES, size > room ? size : room);
     if (c == NULL)
         return -ENOMEM;
     put(s, c, data, size);
@@ -92,7 +95,7 @@ int queue_copy(struct asyncore_dispatcher_with_send *s, const void *data, size_t
 int queue_ref(struct asyncore_dispatcher_with_send *s, const void *data, size_t size, void (*release)(void *arg),
               void *arg)
 {
-    struct chunk *c = append(s, CHUNK_BYTES, 0);
+    struct chunk *c = append(s, CHUNK_LENT, 0);
     if (c == NULL)
         return -ENOMEM;
     c->data = data;
@@ -150,7 +153,7 @@ static void give_back(struct asyncore_map *map, struct chunk *c)
     }
     if (p != NULL && p->release != NULL)
         p->release(p);
-    else if (c->kind == CHUNK_BYTES && c->release != NULL)
+    else if (c->kind == CHUNK_LENT && c->release != NULL)
         c->release(c->arg);
     else if (c->kind == CHUNK_VIEW && map->view == NULL)
         map->view = c->arg;

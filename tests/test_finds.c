@@ -1,4 +1,4 @@
-/* test_finds.c: faults that fuzzing the API and the parsers found, each as the shortest scenario that shows it. What
+/* test_finds.c: faults that fuzzing and the simulation found, each as the shortest scenario that shows it. What
  * spins is seen by the number of turns in a time in which nothing happens. Objects that are not probes are static, for
  * they outlive the map. */
 #include "asyncore_sim.h"
@@ -464,8 +464,32 @@ START_TEST(the_simulated_kernel_shuts_datagram_sockets_down_as_the_kernel_does)
 }
 END_TEST
 
+/* A copy behind a lent piece took a kilobyte, so that a queue of a few bytes held a megabyte. */
+START_TEST(small_copies_between_lent_pieces_take_little_memory)
+{
+    static const struct asynchat_class chat_class = {.base = {.name = "chat"}};
+    static struct asynchat chat;
+    struct asyncore_sim_usage before, after;
+    struct asyncore_sim *world;
+    ck_assert_int_eq(asyncore_sim_new(&world, 1, NULL), 0);
+    ck_assert_int_eq(asynchat_init(&chat, &chat_class, asyncore_sim_map(world, "a")), 0);
+    ck_assert_int_eq(asyncore_connect(&chat.base.base, asyncore_sim_address(world, "b", AF_INET), "1"), 0);
+    ck_assert_int_eq(asyncore_sim_usage(world, "a", &before), 0);
+    for (int i = 0; i < 1000; i++) {
+        ck_assert_int_eq(asynchat_push_ref(&chat, "x", 1, NULL, NULL), 0);
+        ck_assert_int_eq(asynchat_push(&chat, "y", 1), 0);
+    }
+    ck_assert_int_eq(asyncore_sim_usage(world, "a", &after), 0);
+    ck_assert_uint_eq(asyncore_queued(&chat.base), 2000);
+    ck_assert_uint_lt(after.bytes - before.bytes, 1000 * 256);
+    asyncore_fini(&chat.base.base);
+    asyncore_sim_free(world);
+}
+END_TEST
+
 static void add_simulated(TCase *tests)
 {
+    tcase_add_test(tests, small_copies_between_lent_pieces_take_little_memory);
     tcase_add_loop_test(tests, the_simulated_kernel_shuts_datagram_sockets_down_as_the_kernel_does, 0, 12);
 }
 

@@ -299,7 +299,6 @@ static int start(struct run *run)
     if (error < 0)
         return error;
     run->connections = CLIENTS;
-    run->memory_bound = 4 << 20; /* a small copy between two lent pieces has a kilobyte of its own */
     for (unsigned i = 0; i < CLIENTS; i++) {
         plan(run, &state->customers[i], i);
         snprintf(name, sizeof name, "customer %u", i);
