@@ -959,7 +959,7 @@ static void assert_traffic(uint64_t traffic)
 START_TEST(what_with_send_gives_the_kernel_is_traffic)
 {
     int fds[2];
-    skip_unless(!runs_slowly(), "not at this speed");
+    skip_unless(!runs_slowly(), "a checker makes its times too short");
     unix_pair(fds);
     idle_on(fds[0]);
     run_for(IDLE / 2);
@@ -976,7 +976,7 @@ END_TEST
 START_TEST(datagrams_are_traffic)
 {
     char byte;
-    skip_unless(!runs_slowly(), "not at this speed");
+    skip_unless(!runs_slowly(), "a checker makes its times too short");
     int fds[2];
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
     idle_on(fds[0]);
@@ -996,7 +996,7 @@ END_TEST
 START_TEST(a_connect_that_succeeds_is_traffic)
 {
     char port[8] = "0";
-    skip_unless(!runs_slowly(), "not at this speed");
+    skip_unless(!runs_slowly(), "a checker makes its times too short");
     int listener = peer_listen("127.0.0.1", port);
     idle_on(-1);
     run_for(IDLE / 2);

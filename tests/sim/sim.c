@@ -1,5 +1,6 @@
 /* sim.c: runs scenarios under many seeds; see --help. A seed that fails is shrunk (shrink.c) and told with the command
  * that runs just that again. Seeds run in this one process; a signal handler names the one that crashes or hangs. */
+#include "crash.h"
 #include "errnos.h"
 #include "runner.h"
 
@@ -43,12 +44,6 @@ static struct {
     volatile uint64_t seed;
 } at;
 
-static void put(const char *text)
-{
-    if (write(STDOUT_FILENO, text, strlen(text)) < 0)
-        return;
-}
-
 static void crashed(int number)
 {
     char digits[24], *p = digits + sizeof digits - 1;
@@ -58,25 +53,11 @@ static void crashed(int number)
     do
         *--p = (char)('0' + seed % 10);
     while ((seed /= 10) > 0);
-    put("scenario ");
-    put(at.scenario);
-    put("\nseed ");
-    put(p);
-    put(number == SIGALRM ? "\noracle hang: it does not end\n" : "\noracle crash: a signal came\n");
-    signal(number, SIG_DFL);
-    raise(number);
-}
-
-static void watch_crashes(void)
-{
-    static const int numbers[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
-    static char stack[65536];
-    stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction action = {.sa_handler = crashed, .sa_flags = SA_ONSTACK};
-
-    sigaltstack(&own, NULL);
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        sigaction(numbers[i], &action, NULL);
+    crash_put("scenario ");
+    crash_put(at.scenario);
+    crash_put("\nseed ");
+    crash_put(p);
+    crash_put(number == SIGALRM ? "\noracle hang: it does not end\n" : "\noracle crash: a signal came\n");
 }
 
 /* -- Options -- */
@@ -375,7 +356,7 @@ int main(int argc, char **argv)
     bool good = true;
 
     parse(&runner, argc, argv);
-    watch_crashes();
+    crash_watch(crashed);
     keep_memory();
     for (; optind < argc; optind++)
         if (strncmp(argv[optind], "regressions=", 12) == 0)

@@ -11,6 +11,7 @@
  *
  * A fault has a text, as `sim --script` takes it: HOST/CALL:K:ERROR, or malloc:K. Whatever fails, crashes or hangs is
  * told with the command that runs just that again. */
+#include "crash.h"
 #include "errnos.h"
 #include "scenario.h"
 #include "sites.h"
@@ -41,7 +42,6 @@ static const char usage[] =
     "  --share=I/N         the I-th of N parts of the work, from 0\n"
     "  --quick[=OFFSET]    every seventh fault only\n"
     "  --script=FAULT[,FAULT]  just this: [HOST/]CALL:K:ERROR or malloc:K\n"
-    "  --call=CALL --k=K --errno=ERROR [--host=HOST]  the same\n"
     "  --trace             the trace of what --script does\n"
     "  --sites=FILE        which call sites were reached and failed, for sites.py; -: standard output\n"
     "  --count             how many calls there are, and no faults\n";
@@ -77,31 +77,11 @@ struct target {
 
 static char at[512] = "nothing";
 
-static void put(const char *text)
-{
-    if (write(STDERR_FILENO, text, strlen(text)) < 0)
-        return;
-}
-
 static void crashed(int number)
 {
-    put(number == SIGALRM ? "HANGS: torture " : "CRASHED: torture ");
-    put(at);
-    put("\n");
-    signal(number, SIG_DFL);
-    raise(number);
-}
-
-static void watch_crashes(void)
-{
-    static const int numbers[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
-    static char stack[65536];
-    stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction action = {.sa_handler = crashed, .sa_flags = SA_ONSTACK};
-
-    sigaltstack(&own, NULL);
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        sigaction(numbers[i], &action, NULL);
+    crash_put(number == SIGALRM ? "HANGS: torture " : "CRASHED: torture ");
+    crash_put(at);
+    crash_put("\n");
 }
 
 /* -- Faults as text -- */
@@ -400,15 +380,6 @@ static void parse_share(const char *text)
         wrong("not a share", text);
 }
 
-static void single_fault(const struct fault *f, const char *call)
-{
-    options.faults[0] = *f;
-    options.faults[0].call = call_by_name(call);
-    options.fault_count = 1;
-    if ((options.faults[0].call == ASYNCORE_SIM_CALLS && strcmp(call, "malloc") != 0) || f->k == 0)
-        wrong("not a fault", call);
-}
-
 static void parse(int argc, char **argv)
 {
     static const struct option long_options[] = {{"engine", required_argument, NULL, 'e'},
@@ -416,18 +387,12 @@ static void parse(int argc, char **argv)
                                                  {"share", required_argument, NULL, 'S'},
                                                  {"quick", optional_argument, NULL, 'q'},
                                                  {"script", required_argument, NULL, 'f'},
-                                                 {"call", required_argument, NULL, 'c'},
-                                                 {"k", required_argument, NULL, 'k'},
-                                                 {"errno", required_argument, NULL, 'E'},
-                                                 {"host", required_argument, NULL, 'H'},
                                                  {"trace", no_argument, NULL, 't'},
                                                  {"sites", required_argument, NULL, 'x'},
                                                  {"count", no_argument, NULL, 'C'},
                                                  {"help", no_argument, NULL, 'h'},
                                                  {"seeds", required_argument, NULL, 'n'},
                                                  {0}};
-    struct fault f = {.error = -EIO};
-    const char *call = NULL;
     int option;
 
     while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1)
@@ -451,18 +416,6 @@ static void parse(int argc, char **argv)
         case 'f':
             parse_script(optarg);
             break;
-        case 'c':
-            call = optarg;
-            break;
-        case 'k':
-            f.k = number(optarg, "not a number");
-            break;
-        case 'E':
-            f.error = errno_by_name(optarg);
-            break;
-        case 'H':
-            snprintf(f.host, sizeof f.host, "%s", optarg);
-            break;
         case 't':
             options.trace = true;
             break;
@@ -478,8 +431,6 @@ static void parse(int argc, char **argv)
         default:
             exit(2);
         }
-    if (call != NULL)
-        single_fault(&f, call);
     if (optind == argc)
         wrong("no scenario", "see --help");
 }
@@ -498,7 +449,7 @@ static void write_sites(const char *name)
 int main(int argc, char **argv)
 {
     parse(argc, argv);
-    watch_crashes();
+    crash_watch(crashed);
     for (; optind < argc; optind++) {
         const struct scenario *scenario = scenario_find(argv[optind]);
         if (scenario != NULL)
