@@ -18,14 +18,6 @@ static void input(struct peer *peer, const unsigned char *data, size_t size)
 
 static const struct peer_class client_class = {.input = input};
 
-/* What is measured: nobody sends less than all, and nobody leaves. */
-static void plan_full(struct peer_plan *p)
-{
-    p->total = 64 << 10;
-    p->end = PEER_SHUTS;
-    p->enough = 0;
-}
-
 static void plan(struct run *run, struct peer *peer, size_t total)
 {
     struct random *r = &run->random;
@@ -40,14 +32,7 @@ static void plan(struct run *run, struct peer *peer, size_t total)
         p->send_pause = random_scale(r, 1000, 2 * ASYNCORE_SIM_MS);
     if (random_chance(r, 15))
         p->read_start = random_in(r, 0, ASYNCORE_SIM_SECOND);
-    if (random_chance(r, 15)) {
-        p->read_piece = (size_t)random_scale(r, 512, PEER_BUFFER);
-        p->read_pause = random_scale(r, 1000, 2 * ASYNCORE_SIM_MS);
-    }
-    if (random_chance(r, 10)) {
-        p->enough = random_in(r, 1, total);
-        p->enough_end = (enum peer_end)random_in(r, PEER_CLOSES, PEER_RESETS);
-    }
+    peer_plan_reading(p, r, total);
 }
 
 /* It takes nothing back until late, and would fill the server's memory. */
@@ -72,7 +57,7 @@ struct echo_clients *echo_clients(struct run *run, uint16_t port)
         if (i == 0 && random_chance(&run->random, 1))
             plan_glutton(peer);
         if (run->config->full)
-            plan_full(&peer->plan);
+            peer_plan_full(&peer->plan);
         snprintf(name, sizeof name, "client %zu", i);
         peer_connect(peer, peer_host(run, "client"), name, asyncore_sim_address(run->world, "server", AF_INET), port);
     }

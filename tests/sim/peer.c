@@ -390,3 +390,22 @@ struct peer_host *peer_host(struct run *run, const char *name)
     sim_set_step(run->world, host->name, step, host);
     return host;
 }
+
+void peer_plan_reading(struct peer_plan *plan, struct random *random, size_t total)
+{
+    if (random_chance(random, 15)) {
+        plan->read_piece = (size_t)random_scale(random, 512, PEER_BUFFER);
+        plan->read_pause = random_scale(random, 1000, 2 * ASYNCORE_SIM_MS);
+    }
+    if (random_chance(random, 10)) {
+        plan->enough = random_in(random, 1, total);
+        plan->enough_end = (enum peer_end)random_in(random, PEER_CLOSES, PEER_RESETS);
+    }
+}
+
+void peer_plan_full(struct peer_plan *plan)
+{
+    plan->total = 64 << 10;
+    plan->end = PEER_SHUTS;
+    plan->enough = 0;
+}

@@ -44,6 +44,12 @@ struct peer_plan {
     enum peer_end enough_end;
 };
 
+/* Some read in small pieces, and some have enough before the end of `total` bytes. */
+void peer_plan_reading(struct peer_plan *plan, struct random *random, size_t total);
+
+/* What is measured: nobody sends less than all, and nobody leaves. */
+void peer_plan_full(struct peer_plan *plan);
+
 enum peer_state {
     PEER_PLANNED,
     PEER_CONNECTING,

@@ -106,21 +106,7 @@ static void plan(struct run *run, struct peer *peer, size_t total)
         p->end_pause = random_scale(r, 1000, ASYNCORE_SIM_SECOND);
     if (random_chance(r, 20))
         p->read_start = random_in(r, 0, ASYNCORE_SIM_SECOND);
-    if (random_chance(r, 15)) {
-        p->read_piece = (size_t)random_scale(r, 512, PEER_BUFFER);
-        p->read_pause = random_scale(r, 1000, 2 * ASYNCORE_SIM_MS);
-    }
-    if (random_chance(r, 10)) {
-        p->enough = random_in(r, 1, total);
-        p->enough_end = (enum peer_end)random_in(r, PEER_CLOSES, PEER_RESETS);
-    }
-}
-
-static void plan_full(struct peer_plan *p)
-{
-    p->total = 64 << 10;
-    p->end = PEER_SHUTS;
-    p->enough = 0;
+    peer_plan_reading(p, r, total);
 }
 
 static struct peer *accepted(struct peer *listener)
@@ -240,8 +226,8 @@ static int start(struct run *run)
                      8080);
     }
     for (int i = 0; run->config->full && i < PAIRS; i++) {
-        plan_full(&state->clients[i].peer.plan);
-        plan_full(&state->servers[i].peer.plan);
+        peer_plan_full(&state->clients[i].peer.plan);
+        peer_plan_full(&state->servers[i].peer.plan);
     }
     if (!run->config->full && state->remote <= HOSTS_NAME &&
         run->options.send_buffer + run->options.receive_buffer <= DEAF_BUFFERS && random_chance(&run->random, 8))
