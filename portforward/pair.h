@@ -1,17 +1,82 @@
-/* pair.h: one client's connection and the one to the remote that belongs to it. */
+/* pair.h: a client's connection, the one to a remote that belongs to it, and what flows between them. */
 #ifndef PORTFORWARD_PAIR_H
 #define PORTFORWARD_PAIR_H
 
-#include "forward.h"
+#include <asyncore.h>
+#include <stdbool.h>
 
-/* Begins to connect to the remote of the client that came. -ENOMEM: the client's fd was not taken over; every later
- * failure is the pair's, which resets it. */
-int pair_start(struct forward *forward, int fd);
+#include "config.h"
+#include "log.h"
+#include "pool.h"
+#include "remote.h"
 
-/* Both ends are told that it failed; the pair is gone from the forwarder's list. */
-void pair_reset(struct pair *pair);
+/* Why a pair ended: a closed list. reason_text() is what the log says. */
+enum reason {
+    REASON_NONE,            /* it has not */
+    REASON_CLOSED,          /* "closed": both ends of stream were passed on, nothing is missing */
+    REASON_CLIENT_RESET,    /* "client-reset" */
+    REASON_REMOTE_RESET,    /* "remote-reset" */
+    REASON_CLIENT_LOST,     /* "client-lost": keepalive, retransmissions or the network gave it up */
+    REASON_REMOTE_LOST,     /* "remote-lost" */
+    REASON_REFUSED,         /* "connect-refused" */
+    REASON_UNREACHABLE,     /* "connect-failed": any other error of connect */
+    REASON_CONNECT_TIMEOUT, /* "connect-timeout" */
+    REASON_NO_ADDRESS,      /* "no-address": the remote's name has none */
+    REASON_IDLE_TIMEOUT,    /* "idle-timeout" */
+    REASON_HALF_TIMEOUT,    /* "half-timeout" */
+    REASON_LIFE_TIMEOUT,    /* "life-timeout" */
+    REASON_DRAINED,         /* "drain-deadline" */
+    REASON_STOPPED,         /* "stopped": the forwarder was told to stop at once */
+    REASON_RESOURCES,       /* "no-resources": no descriptor, memory, or local port on our side */
+    REASONS
+};
 
-/* When the channel is closed its peer gets a reset, not an end of stream, and what was not sent yet is dropped. */
-void reset_on_close(struct asyncore_dispatcher *d);
+const char *reason_text(enum reason reason);
+
+struct pair;
+
+/* All pairs of a map, and what they share. Zero it but for the first three. */
+struct pairs {
+    struct asyncore_map *map;
+    struct pool *pool;
+    struct log *log;
+    struct pair *first; /* in no order */
+    unsigned count;
+};
+
+/* How pairs are forwarded: a rule as it stood when they began. Shared; each pair has a reference. */
+struct plan {
+    unsigned references;
+    struct pairs *pairs;
+    char name[RULE_NAME_SIZE + 128]; /* for the log */
+    struct rule_options options;
+    struct remote **remotes;
+    unsigned remote_count;
+    struct sockaddr_storage src; /* of `options.src` */
+    socklen_t src_length;        /* 0: none */
+    /* A pair of this plan is gone. `source` is what pair_start() was given. */
+    void (*ended)(struct plan *plan, void *source);
+    void (*destroy)(struct plan *plan); /* the last reference is gone */
+    void *owner;
+};
+
+void plan_put(struct plan *plan);
+
+/* Begins to connect for the client that came; owns fd from here on, failure included. `source` comes back by ended(),
+ * which is always called. 0, or why there was no pair (-ENOMEM): then the client was reset, and ended() was called. */
+int pair_start(struct plan *plan, int fd, const struct sockaddr *client, socklen_t length, void *source);
+
+/* A client that is not to be served: its connection is reset, and fd closed. */
+void client_reset(struct asyncore_map *map, int fd);
+
+/* Resets both ends, for this reason. Not within a handler of the pair's own. */
+void pair_end(struct pair *pair, enum reason reason);
+void pairs_end(struct pairs *pairs, enum reason reason); /* all of them */
+
+/* One line about each pair, "rule=... client=... remote=... state=... up=... down=... ms=... idle-ms=...". */
+void pairs_table(struct pairs *pairs, void (*line)(void *arg, const char *text), void *arg);
+
+/* What one pair takes at most, in bytes, buffers in flight included but for the pool's bounded ones. */
+size_t pair_memory(void);
 
 #endif
