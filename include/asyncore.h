@@ -324,6 +324,51 @@ ASYNCORE_API void asyncore_log(struct asyncore_dispatcher *d, const char *format
 ASYNCORE_API void asyncore_log_info(struct asyncore_dispatcher *d, const char *type, const char *format, ...)
     ASYNCORE_PRINTF(3, 4);
 
+/* -- Splicing: bytes from one socket to another through a pipe of the kernel's, past the program (splice(2)) -- */
+
+struct asyncore_pipe { /* 32 bytes; zero it before its first use */
+    int read_, write_;
+    uint32_t size;   /* ro: what the kernel granted: so many bytes when they come in full pages; 0: it is not open */
+    uint32_t filled; /* ro: bytes in it */
+    void *reserved_[2];
+};
+
+/* Makes a pipe. `size` is a wish, 0 for none: past what the system or the user may have (pipe(7)) the kernel gives
+ * less, or two pages. It takes two descriptors, and pages only while bytes are in it, and belongs to no channel: a few
+ * pipes that are lent while bytes are on their way serve many. -EMFILE, -ENFILE; -ENOSYS: there is no splicing here;
+ * -EEXIST: it is open. */
+ASYNCORE_API int asyncore_pipe_open(struct asyncore_map *map, struct asyncore_pipe *pipe, size_t size);
+
+/* Closes it, and bytes in it are lost. A pipe that is not open: nothing. */
+ASYNCORE_API void asyncore_pipe_close(struct asyncore_map *map, struct asyncore_pipe *pipe);
+
+/* Moves at most `size` bytes, and waits for nothing.
+ * direction ASYNCORE_READ, from the socket into the pipe, in place of asyncore_recv:
+ *     > 0       so many bytes more are in the pipe
+ *     0         the end of the stream, which is latched as recv does it
+ *     -EAGAIN   the pipe is empty, and the kernel found nothing to splice. If the socket is readable all the same, ask
+ *               asyncore_recv: it is an urgent byte, for one (which recv gives with SO_OOBINLINE, or passes over)
+ *     -ENOBUFS  the pipe holds bytes, and took no more: it is full, or the socket empty, which the kernel does not tell
+ *               apart. Empty the pipe, then ask again. Small segments fill a pipe long before `filled` is `size`
+ * direction ASYNCORE_WRITE, from the pipe into the socket, in place of asyncore_send:
+ *     > 0       so many bytes were taken
+ *     0         the pipe is empty
+ *     -EAGAIN   the socket takes nothing now
+ * Both ways: -EINVAL, -ENOSYS: this kernel does not splice this socket, and the channel is as it was: use recv and
+ * send from now on, and asyncore_pipe_read for what is in the pipe. -ENOTSUP: the channel is not a plain dispatcher
+ * with a stream socket: with_send and async_chat have a queue that must not be overtaken, and a class with a recv or
+ * send of its own (TLS) must not be passed by. -EBADF: the channel has no socket, or the pipe is not open. -EINVAL,
+ * too: another direction, or ASYNCORE_READ of no bytes. All others are the socket's and latched as those of recv and
+ * send. A handler returns -EAGAIN of these at the most: the others would fail its channel.
+ *
+ * The kernel raises SIGPIPE where asyncore_send would not: a program that splices ignores it. A socket that was handed
+ * in (set_socket) is made non-blocking at its first splice and stays so. */
+ASYNCORE_API ssize_t asyncore_splice(struct asyncore_dispatcher *d, struct asyncore_pipe *pipe, size_t size,
+                                     unsigned direction);
+
+/* Bytes out of the pipe into memory, where a socket does not take them: > 0 bytes, 0 when it is empty, -EBADF. */
+ASYNCORE_API ssize_t asyncore_pipe_read(struct asyncore_map *map, struct asyncore_pipe *pipe, void *data, size_t size);
+
 /* -- dispatcher_with_send -- */
 
 /* 160 bytes for the life of the soname. */

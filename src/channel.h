@@ -121,6 +121,9 @@ int default_accepted(struct asyncore_dispatcher *d, int fd, const struct sockadd
 ssize_t default_recv(struct asyncore_dispatcher *d, void *data, size_t size);
 ssize_t default_send(struct asyncore_dispatcher *d, const void *data, size_t size);
 ssize_t send_failed(struct asyncore_dispatcher *d, ssize_t error);
+ssize_t recv_ended(struct asyncore_dispatcher *d, ssize_t n);           /* it gave 0, or an error */
+ssize_t recv_refused(const struct asyncore_dispatcher *d, size_t size); /* what it says without being called */
+int socket_unblock(struct asyncore_dispatcher *d);
 
 /* send.c */
 void buffered_flush(struct asyncore_dispatcher *d);

@@ -2,10 +2,10 @@
  * call, reads the clock, takes memory or looks a name up. os_linux is the real one; whoever simulates a kernel
  * fills a table of its own and embeds it as the first member of what it needs.
  *
- * Every function returns 0, a count or a descriptor, or a negative errno; EINTR is passed on, but for recv and send,
- * which say -EAGAIN: the descriptor is still ready, and the loop comes back. Descriptors are made close-on-exec and,
- * sockets and the library's own, non-blocking. The table itself is the last argument, so that those of the system call
- * are in their registers already: a dozen instructions a message. */
+ * Every function returns 0, a count or a descriptor, or a negative errno; EINTR is passed on, but for recv, send and
+ * splice, which say -EAGAIN: the descriptor is still ready, and the loop comes back. Descriptors are made close-on-exec
+ * and, sockets and the library's own, non-blocking. The table itself is the last argument, so that those of the system
+ * call are in their registers already: a dozen instructions a message. */
 #ifndef OS_H
 #define OS_H
 
@@ -57,6 +57,8 @@ struct os {
     ssize_t (*read)(int fd, void *data, size_t size, struct os *os);
     ssize_t (*write)(int fd, const void *data, size_t size, struct os *os);
     int (*close)(int fd, struct os *os);
+    int (*pipe)(int ends[2], size_t size, struct os *os); /* size: a wish, 0 none; gives the size that it got */
+    ssize_t (*splice)(int from, int to, size_t size, struct os *os); /* one of them a pipe, and never waits for that */
     int (*get_flags)(int fd, struct os *os); /* fcntl(2) F_GETFL */
     int (*set_flags)(int fd, int flags, struct os *os);
     int (*identity)(int fd, uint32_t *identity, struct os *os); /* two open files rarely have the same */

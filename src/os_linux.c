@@ -144,6 +144,27 @@ static int linux_close(int fd, struct os *os)
     RESULT_INT(close(fd));
 }
 
+static int linux_pipe(int ends[2], size_t size, struct os *os)
+{
+    UNUSED;
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
+        return -errno;
+    if (size > 0) /* refused past what the system, or the user, may have: then it stays as it is */
+        fcntl(ends[1], F_SETPIPE_SZ, (int)size);
+    int granted = fcntl(ends[1], F_GETPIPE_SZ);
+    int error = errno;
+    if (granted > 0)
+        return granted;
+    close(ends[0]);
+    close(ends[1]);
+    return -error;
+}
+
+static ssize_t linux_splice(int from, int to, size_t size, struct os *os)
+{
+    RESULT_IO(splice(from, NULL, to, NULL, size, SPLICE_F_NONBLOCK | SPLICE_F_MOVE));
+}
+
 static int linux_get_flags(int fd, struct os *os)
 {
     RESULT_INT(fcntl(fd, F_GETFL));
@@ -301,6 +322,8 @@ struct os os_linux = {
     .read = linux_read,
     .write = linux_write,
     .close = linux_close,
+    .pipe = linux_pipe,
+    .splice = linux_splice,
     .get_flags = linux_get_flags,
     .set_flags = linux_set_flags,
     .identity = linux_identity,
@@ -372,6 +395,18 @@ static ssize_t forked_write(int fd, const void *data, size_t size, struct os *os
     return -ECHILD;
 }
 
+static int forked_pipe(int ends[2], size_t size, struct os *os)
+{
+    UNUSED, (void)ends, (void)size;
+    return -ECHILD;
+}
+
+static ssize_t forked_splice(int from, int to, size_t size, struct os *os)
+{
+    UNUSED, (void)from, (void)to, (void)size;
+    return -ECHILD;
+}
+
 static int forked_accept(int fd, struct sockaddr *address, socklen_t *length, struct os *os)
 {
     UNUSED, (void)fd, (void)address, (void)length;
@@ -390,6 +425,8 @@ struct os *os_linux_forked(void)
         forked.read = forked_read;
         forked.write = forked_write;
         forked.accept = forked_accept;
+        forked.pipe = forked_pipe;
+        forked.splice = forked_splice;
     }
     return &forked;
 }

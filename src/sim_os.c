@@ -632,6 +632,18 @@ static char *sim_os_interface_name(unsigned index, char *name, struct os *os)
     return index == 1 ? strcpy(name, "lo") : index == 2 ? strcpy(name, "eth0") : NULL;
 }
 
+static int sim_os_pipe(int ends[2], size_t size, struct os *os)
+{
+    (void)ends, (void)size, (void)os;
+    return -ENOSYS;
+}
+
+static ssize_t sim_os_splice(int from, int to, size_t size, struct os *os)
+{
+    (void)from, (void)to, (void)size, (void)os;
+    return -ENOSYS;
+}
+
 static int sim_os_uring_setup(unsigned entries, struct io_uring_params *params, struct os *os)
 {
     (void)entries, (void)params, (void)os;
@@ -701,6 +713,8 @@ void sim_os_fill(struct os *os)
         .read = sim_os_read,
         .write = sim_os_write,
         .close = sim_os_close,
+        .pipe = sim_os_pipe,
+        .splice = sim_os_splice,
         .get_flags = sim_os_get_flags,
         .set_flags = sim_os_set_flags,
         .identity = sim_os_identity,

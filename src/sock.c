@@ -144,7 +144,7 @@ int asyncore_bind(struct asyncore_dispatcher *d, const char *host, const char *p
 }
 
 /* A socket from elsewhere may be a blocking one, and accept(2) has no flag against that. */
-static int unblock(struct asyncore_dispatcher *d)
+int socket_unblock(struct asyncore_dispatcher *d)
 {
     struct os *os = d->map->os;
     int flags = os->get_flags(d->fd, os);
@@ -157,7 +157,7 @@ int asyncore_listen(struct asyncore_dispatcher *d, int backlog)
     if (result < 0 || d->fd < 0)
         return result < 0 ? result : -EBADF;
     struct os *os = d->map->os;
-    result = d->state_ & S_CONNECTED ? unblock(d) : 0;
+    result = d->state_ & S_CONNECTED ? socket_unblock(d) : 0;
     if (result >= 0)
         result = os->listen(d->fd, backlog, os);
     if (result < 0)
@@ -485,7 +485,7 @@ bool datagrams(struct asyncore_dispatcher *d)
     return d->type_ == SOCK_DGRAM;
 }
 
-static RARE ssize_t recv_ended(struct asyncore_dispatcher *d, ssize_t n)
+RARE ssize_t recv_ended(struct asyncore_dispatcher *d, ssize_t n)
 {
     if (n == -ECHILD || datagrams(d))
         return n;
@@ -502,7 +502,7 @@ static RARE ssize_t recv_ended(struct asyncore_dispatcher *d, ssize_t n)
     return 0;
 }
 
-static RARE ssize_t recv_refused(const struct asyncore_dispatcher *d, size_t size)
+RARE ssize_t recv_refused(const struct asyncore_dispatcher *d, size_t size)
 {
     if (d->fd < 0)
         return -EBADF;

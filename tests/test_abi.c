@@ -16,6 +16,7 @@ START_TEST(structs_have_the_sizes_of_this_soname)
     ck_assert_uint_eq(sizeof(struct asyncore_signal), 160);
     ck_assert_uint_eq(sizeof(struct asyncore_lookup), 96);
     ck_assert_uint_eq(sizeof(struct asyncore_event), 24);
+    ck_assert_uint_eq(sizeof(struct asyncore_pipe), 32);
 }
 END_TEST
 

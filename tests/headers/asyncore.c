@@ -49,9 +49,13 @@ int use_the_rest(struct asyncore_map *map)
     static struct asyncore_lookup lookup;
     static struct asyncore_event event;
     static struct asyncore_address address;
+    static struct asyncore_dispatcher d;
+    static struct asyncore_pipe pipe;
     int error = ASYNCORE_ENONAME;
 
     asyncore_cancel(&timer);
     asyncore_resolve_cancel(&lookup);
+    if (asyncore_pipe_open(map, &pipe, 0) == 0 && asyncore_splice(&d, &pipe, pipe.size, ASYNCORE_READ) > 0)
+        asyncore_pipe_close(map, &pipe);
     return asyncore_signal_init(&signal, map, 1, on_signal, &address) + asyncore_map_wait(map, 0, &event, 1) + error;
 }
