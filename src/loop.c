@@ -438,10 +438,12 @@ static RARE void after_serving(struct asyncore_map *map)
     work_left(map);
 }
 
-/* The clock is read after the handlers, which may have taken their time, and serves the next wait as well. */
-HOT bool none_due(struct asyncore_map *map)
+/* The clock is read after the handlers, which may have taken their time, and serves the next wait as well. Where only
+ * one ran, and read it, that will do. */
+HOT bool none_due(struct asyncore_map *map, int served)
 {
-    map->now = map->os->now(map->os);
+    if (!map->clock_read || served > 1)
+        map->now = map->os->now(map->os);
     map->clock_read = true;
     return map->heap[0].deadline > map->now;
 }
@@ -463,7 +465,7 @@ HOT int turn(struct asyncore_map *map, int timeout)
         return count == -EINTR ? 0 : count;
     for (int i = 0; i < count; i++)
         dispatch(map, &map->batch[i]);
-    if (map->work != 0 && !(map->work == WORK_TIMERS && none_due(map)))
+    if (map->work != 0 && !(map->work == WORK_TIMERS && none_due(map, count)))
         after_serving(map);
     return count;
 }
@@ -565,11 +567,14 @@ int asyncore_wakeup(struct asyncore_map *map)
     return 0;
 }
 
+/* On the way of every message of programs that note when a channel was last used. */
 uint64_t asyncore_now(struct asyncore_map *map)
 {
+    if (map != NULL && map_in_turn(map))
+        return map_now(map);
     if (map_get(&map) < 0)
         return 0;
-    if (!map_in_turn(map))
+    if (!map_in_turn(map)) /* the default map may be */
         map->clock_read = false;
     return map_now(map);
 }
