@@ -1,247 +1,701 @@
-/* pair.c: two ends, and what flows between them.
+/* pair.c: two ends, what flows between them, and how that ends.
  *
- * An end is a channel; what it reads is sent to its peer at once, straight out of the map's buffer. What the
- * peer's socket does not take is kept with the peer (`kept`, at most the 64 KiB of one read), and until that is
- * gone the end is not read: so a direction holds one bounded buffer, and only while bytes are stuck in it. An end wants
+ *     connecting   the remote's addresses are tried, one after the other; what the client sends first waits in a buffer
+ *     open         bytes flow both ways
+ *     half         one end's stream has ended; the other goes on, as long as it takes
+ *     gone         closed; the memory goes when the loop has reaped the channels
  *
- *     READ   unless its stream has ended or its peer still keeps bytes
- *     WRITE  while it keeps bytes
+ * An end is a channel. What it reads flows to its peer at once (flow.c); while the peer takes no more, the end is not
+ * read. An end wants
+ *
+ *     READ   unless its stream has ended, or its flow has bytes that the peer does not take
+ *     WRITE  while the peer's flow has bytes for it
  *     ERROR  when neither: it must hear of a reset while it waits
  *     0      when both of its directions are done: a socket shut both ways would report that at every change
  *
- * and the client of a remote that is not connected yet wants ERROR too. These change only when a direction stops or
- * goes on: a message that fits costs one recv and one send.
+ * These change only when a direction stops or goes on: a message that fits costs one recv and one send.
  *
- * There are two ways to end. A stream that ends is passed on as shutdown(SHUT_WR), after its last byte, and
- * leaves the other direction alone; when both have been passed on, both ends are closed. Everything else (refused,
- * unknown name, reset, no memory, the forwarder's stop) is a reset to both, so that nothing that failed looks like
- * an end of stream. A failed socket tells its error once, and reads as ended ever after: whoever sees the error
- * first ends the pair there and then.
+ * There are two ways to end. A stream that ends is passed on as shutdown(SHUT_WR), after its last byte, and leaves the
+ * other direction alone; when both have been passed on, both ends are closed. Everything else (refused, reset, any
+ * timeout, the forwarder's stop) is a reset to both, so that nothing that failed looks like an end of stream; before that,
+ * what had arrived is sent on, as far as it goes without waiting. A failed socket tells its error once, and reads as ended
+ * ever after: whoever sees the error first ends the pair there and then, and the reason is what it was.
  *
- * A pair is in its forwarder's list until it is closed, and is freed when both of its channels were destroyed. */
+ * One timer a pair is armed for the nearest deadline. Traffic stores the time and nothing else; a timer that comes too
+ * early for that looks again, and is armed anew.
+ *
+ * What a short connection does not need is put off: the remote's keepalive until the timer first comes, its TCP_NODELAY
+ * until there is a second send, or a first one of which Nagle's rule (RFC 896) could hold a part. The accepted socket has
+ * both from the listener. */
 #include "pair.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Reads that an end's failure may cost at most; it is there for errors that leave the socket alive, for a dead one has
- * no more than a receive buffer (32 MiB by the kernel's usual limit). */
-enum { LAST_READS = 512 };
+#include "flow.h"
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24 /* linux/in.h; musl has it, old glibc not */
+#endif
+
+enum {
+    /* Moves that an end's failure may cost at most: a dead socket has no more than a receive buffer (32 MiB by the
+     * kernel's usual limit), one that lives on after its error may have more. */
+    LAST_MOVES = 64,
+    SMALL_SEND = 536,    /* bytes: one segment anywhere (RFC 9293, 3.7.1), which Nagle's rule never holds as the first */
+    KEEPALIVE_AFTER = 10 /* s: when the remote's keepalive is set at the latest */
+};
+
+#define NS_PER_MS UINT64_C(1000000)
+#define NS_PER_S  UINT64_C(1000000000)
+#define NEVER     UINT64_MAX
+
+enum state { CONNECTING, OPEN, GONE };
+
+/* An address, small: a pair keeps two, for getpeername fails after a reset. */
+struct place {
+    sa_family_t family; /* AF_UNSPEC: none */
+    in_port_t port;     /* network order */
+    uint32_t scope;
+    union {
+        struct in_addr v4;
+        struct in6_addr v6;
+        const char *path; /* AF_UNIX: its text, the remote's; NULL: it has no name */
+    };
+};
 
 struct end {
     struct asyncore_dispatcher base;
-    struct pair *pair;
-    struct end *peer;
-    char *kept; /* read from the peer, not yet taken by this end's socket */
-    unsigned start, count;
-    bool ended; /* recv said so */
-    bool shut;  /* the peer's end was passed on */
+    struct flow flow; /* what it reads, on its way to the peer */
 };
 
 struct pair {
     struct end client, remote;
-    struct forward *forward;
-    struct pair *next, **place; /* in the forwarder's list */
-    unsigned undestroyed;       /* channels */
-    bool closed;
+    struct asyncore_timer timer;
+    struct plan *plan;
+    void *source;
+    struct pair *next, **place;
+    uint64_t start, last;      /* asyncore_now: when it began, when bytes last moved */
+    uint64_t armed;            /* the timer's deadline; 0: it is not pending */
+    uint64_t attempt_deadline; /* connecting: when this address has had its share */
+    struct place client_at, remote_at;
+    uint8_t state, reason;
+    bool nodelay, keepalive; /* the remote's: set, or not to be set */
 };
 
-void reset_on_close(struct asyncore_dispatcher *d)
+static const char *const reasons[REASONS] = {
+    [REASON_NONE] = "none",
+    [REASON_CLOSED] = "closed",
+    [REASON_CLIENT_RESET] = "client-reset",
+    [REASON_REMOTE_RESET] = "remote-reset",
+    [REASON_CLIENT_LOST] = "client-lost",
+    [REASON_REMOTE_LOST] = "remote-lost",
+    [REASON_REFUSED] = "connect-refused",
+    [REASON_UNREACHABLE] = "connect-failed",
+    [REASON_CONNECT_TIMEOUT] = "connect-timeout",
+    [REASON_NO_ADDRESS] = "no-address",
+    [REASON_IDLE_TIMEOUT] = "idle-timeout",
+    [REASON_HALF_TIMEOUT] = "half-timeout",
+    [REASON_LIFE_TIMEOUT] = "life-timeout",
+    [REASON_DRAINED] = "drain-deadline",
+    [REASON_STOPPED] = "stopped",
+    [REASON_RESOURCES] = "no-resources",
+};
+
+const char *reason_text(enum reason reason)
+{
+    return reasons[reason];
+}
+
+size_t pair_memory(void)
+{
+    enum { WATCHES = 2 * 64, HEAP_PLACE = 32, MALLOC = 16 };
+
+    return sizeof(struct pair) + WATCHES + HEAP_PLACE + MALLOC + 2 * SMALL_BUFFER;
+}
+
+/* -- Addresses -- */
+
+static void place_set(struct place *place, const struct sockaddr *address, const char *path)
+{
+    memset(place, 0, sizeof(*place));
+    place->family = address->sa_family;
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+
+        place->port = in->sin_port;
+        place->v4 = in->sin_addr;
+    } else if (address->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+
+        place->port = in6->sin6_port;
+        place->scope = in6->sin6_scope_id;
+        place->v6 = in6->sin6_addr;
+    } else {
+        place->path = path;
+    }
+}
+
+static socklen_t place_sockaddr(const struct place *place, struct sockaddr_storage *address)
+{
+    memset(address, 0, sizeof(*address));
+    address->ss_family = place->family;
+    if (place->family == AF_INET) {
+        struct sockaddr_in *in = (struct sockaddr_in *)address;
+
+        in->sin_port = place->port;
+        in->sin_addr = place->v4;
+        return sizeof(*in);
+    }
+    if (place->family == AF_INET6) {
+        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)address;
+
+        in6->sin6_port = place->port;
+        in6->sin6_scope_id = place->scope;
+        in6->sin6_addr = place->v6;
+        return sizeof(*in6);
+    }
+    return 0;
+}
+
+enum { PLACE_TEXT = 128 };
+
+static const char *place_text(const struct place *place, char *text)
+{
+    struct sockaddr_storage address;
+    socklen_t length;
+
+    if (place->family == AF_UNSPEC)
+        return "-";
+    length = place_sockaddr(place, &address);
+    if (length == 0)
+        return place->path ? place->path : "unix:";
+    asyncore_address_text((struct sockaddr *)&address, length, text, PLACE_TEXT);
+    return text;
+}
+
+/* -- Plans -- */
+
+void plan_put(struct plan *plan)
+{
+    if (--plan->references == 0)
+        plan->destroy(plan);
+}
+
+/* -- The end of a pair -- */
+
+static bool is_tcp(const struct place *place)
+{
+    return place->family == AF_INET || place->family == AF_INET6;
+}
+
+/* When the channel is closed its peer gets a reset, not an end of stream. A Unix socket knows no reset. */
+static void reset_on_close(struct asyncore_dispatcher *d, struct log *log)
 {
     const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
     int r = asyncore_setsockopt(d, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 
     if (r < 0 && r != -EBADF) /* EBADF: it has no socket */
-        asyncore_log_info(d, "error", "a failed connection may look complete to its peer: SO_LINGER: %s",
-                          asyncore_strerror(r));
+        log_event(log, LOG_PRIORITY_ERROR, "a failed connection may look complete to its peer: SO_LINGER: %s",
+                  asyncore_strerror(r));
 }
 
-static void pair_close(struct pair *pair)
+static uint64_t ms_since(uint64_t then, uint64_t now)
 {
-    if (pair->closed)
-        return;
-    pair->closed = true;
+    return now > then ? (now - then) / NS_PER_MS : 0;
+}
+
+static void pair_log(const struct pair *pair, const char *end)
+{
+    struct pairs *pairs = pair->plan->pairs;
+    char client[PLACE_TEXT], remote[PLACE_TEXT];
+    struct log_connection line = {
+        .rule = pair->plan->name,
+        .client = place_text(&pair->client_at, client),
+        .remote = place_text(&pair->remote_at, remote),
+        .up = pair->client.flow.bytes,
+        .down = pair->remote.flow.bytes,
+        .ms = ms_since(pair->start, asyncore_now(pairs->map)),
+        .end = end,
+    };
+
+    log_connection(pairs->log, &line);
+}
+
+static void pair_close(struct pair *pair, enum reason reason)
+{
+    struct plan *plan = pair->plan;
+    struct pairs *pairs = plan->pairs;
+
+    pair->state = GONE;
+    pair->reason = (uint8_t)reason;
+    pair_log(pair, reason_text(reason));
+    asyncore_cancel(&pair->timer);
+    flow_drop(&pair->client.flow, pairs->pool);
+    flow_drop(&pair->remote.flow, pairs->pool);
     *pair->place = pair->next;
     if (pair->next)
         pair->next->place = pair->place;
-    asyncore_close(&pair->client.base);
+    pairs->count--;
     asyncore_close(&pair->remote.base);
+    asyncore_close(&pair->client.base);
+    plan->ended(plan, pair->source);
+    plan_put(plan);
 }
 
-void pair_reset(struct pair *pair)
+/* Resets both ends, but the one that is `dead` already. */
+static void pair_reset(struct pair *pair, enum reason reason, const struct end *dead)
 {
-    reset_on_close(&pair->client.base);
-    reset_on_close(&pair->remote.base);
-    pair_close(pair);
+    if (pair->state == GONE)
+        return;
+    if (dead != &pair->client && is_tcp(&pair->client_at))
+        reset_on_close(&pair->client.base, pair->plan->pairs->log);
+    if (dead != &pair->remote && is_tcp(&pair->remote_at) && pair->state != CONNECTING)
+        reset_on_close(&pair->remote.base, pair->plan->pairs->log);
+    pair_close(pair, reason);
 }
 
-/* How much the socket takes. A kernel short of memory takes nothing now, and the bytes wait as behind a full buffer. */
-static ssize_t end_try(struct end *end, const char *data, size_t size)
+void pair_end(struct pair *pair, enum reason reason)
 {
-    ssize_t n = asyncore_send(&end->base, data, size);
-
-    return n == -EAGAIN || n == -ENOBUFS || n == -ENOMEM ? 0 : n;
+    pair_reset(pair, reason, NULL);
 }
 
-/* Sends what is kept. 0: all of it, -EAGAIN: not all of it. */
-static int end_flush(struct end *end)
+void pairs_end(struct pairs *pairs, enum reason reason)
 {
-    ssize_t n;
-
-    if (end->count == 0)
-        return 0;
-    n = end_try(end, end->kept + end->start, end->count);
-    if (n < 0)
-        return (int)n;
-    end->start += (unsigned)n;
-    end->count -= (unsigned)n;
-    if (end->count > 0)
-        return -EAGAIN;
-    free(end->kept);
-    end->kept = NULL;
-    return 0;
+    while (pairs->first)
+        pair_end(pairs->first, reason);
 }
 
-/* Sends, and keeps what the socket does not take. 0: sent, -EAGAIN: some is kept. */
-static int end_send(struct end *end, const char *data, size_t size)
-{
-    ssize_t n = end_try(end, data, size);
+/* -- What flows -- */
 
-    if (n < 0 || (size_t)n == size)
-        return n < 0 ? (int)n : 0;
-    end->count = (unsigned)(size - (size_t)n);
-    end->start = 0;
-    end->kept = malloc(end->count);
-    if (!end->kept)
-        return -ENOMEM;
-    memcpy(end->kept, data + n, end->count);
-    return -EAGAIN;
+static struct end *peer_of(struct pair *pair, const struct end *end)
+{
+    return end == &pair->client ? &pair->remote : &pair->client;
+}
+
+static struct move move_from(struct pair *pair, struct end *end)
+{
+    return (struct move){
+        .flow = &end->flow,
+        .in = &end->base,
+        .out = &peer_of(pair, end)->base,
+        .pool = pair->plan->pairs->pool,
+        .path = pair->plan->options.data_path,
+    };
+}
+
+static bool is_reset(int error)
+{
+    return error == -ECONNRESET || error == -EPIPE || error == -ECONNABORTED || error == -ENOTCONN;
+}
+
+/* Our own lack, which says nothing about a remote. */
+static bool is_ours(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM || error == -EADDRNOTAVAIL ||
+           error == -EADDRINUSE;
 }
 
 /* The end's socket failed. What had arrived by then is the peer's, as far as it takes it now. */
-static void end_failed(struct end *end)
+static void end_failed(struct pair *pair, struct end *end, int error)
 {
-    struct end *peer = end->peer;
-    const void *data;
-    ssize_t n;
-    int r = end_flush(peer);
+    bool client = end == &pair->client;
+    enum reason reason = client ? REASON_CLIENT_LOST : REASON_REMOTE_LOST;
 
-    for (int i = 0; r == 0 && i < LAST_READS && (n = asyncore_recv_view(&end->base, &data)) > 0; i++)
-        r = end_send(peer, data, (size_t)n);
-    pair_reset(end->pair);
+    if (pair->state == GONE)
+        return;
+    if (pair->state == OPEN) {
+        struct move move = move_from(pair, end);
+        enum flow_state state = flow_flush(&move);
+        uint64_t before;
+
+        for (int i = 0; i < LAST_MOVES && state == FLOW_DRY; i++) {
+            before = end->flow.bytes;
+            state = flow_move(&move);
+            if (end->flow.bytes == before)
+                break;
+        }
+    }
+    if (is_reset(error))
+        reason = client ? REASON_CLIENT_RESET : REASON_REMOTE_RESET;
+    else if (is_ours(error))
+        reason = REASON_RESOURCES;
+    pair_reset(pair, reason, is_reset(error) ? end : NULL);
 }
 
-static unsigned end_wants(const struct end *end)
+static unsigned end_wants(const struct pair *pair, const struct end *end, const struct end *peer)
 {
     unsigned events = 0;
 
-    if (end->ended && end->shut)
+    if (end->flow.ended && peer->flow.shut)
         return 0;
-    if (!end->ended && end->peer->count == 0)
+    if (!end->flow.ended && end->flow.count == 0)
         events |= ASYNCORE_READ;
-    if (end->count > 0)
+    if (peer->flow.count > 0 && pair->state == OPEN)
         events |= ASYNCORE_WRITE;
     return events ? events : ASYNCORE_ERROR;
 }
 
-/* Passes the peer's end of stream on, if that is what is left to do. */
-static int end_shut(struct end *end)
+/* Passes the end's end of stream on, if that is what is left to do. */
+static int pass_end(struct end *end, struct end *peer)
 {
-    if (end->shut || !end->peer->ended || end->count > 0)
+    if (end->flow.shut || !end->flow.ended || end->flow.count > 0)
         return 0;
-    end->shut = true;
-    return asyncore_shutdown(&end->base, SHUT_WR);
+    end->flow.shut = true;
+    return asyncore_shutdown(&peer->base, SHUT_WR);
 }
+
+static void pair_watch(struct pair *pair);
 
 /* Something began, stopped, went on or ended. */
 static void pair_changed(struct pair *pair)
 {
     struct end *client = &pair->client, *remote = &pair->remote;
+    int r;
 
-    if (end_shut(client) < 0) {
-        end_failed(client);
-    } else if (end_shut(remote) < 0) {
-        end_failed(remote);
-    } else if (client->shut && remote->shut) {
-        pair_close(pair);
-    } else {
-        asyncore_want(&client->base, end_wants(client));
-        asyncore_want(&remote->base, end_wants(remote));
+    if (pair->state == OPEN) {
+        if ((r = pass_end(client, remote)) < 0) {
+            end_failed(pair, remote, r);
+            return;
+        }
+        if ((r = pass_end(remote, client)) < 0) {
+            end_failed(pair, client, r);
+            return;
+        }
+        if (client->flow.shut && remote->flow.shut) {
+            pair_close(pair, REASON_CLOSED);
+            return;
+        }
+        asyncore_want(&remote->base, end_wants(pair, remote, client));
     }
+    asyncore_want(&client->base, end_wants(pair, client, remote));
+    pair_watch(pair);
+}
+
+/* What became of the flow from `end`. */
+static void pair_flowed(struct pair *pair, struct end *end, enum flow_state state, int error)
+{
+    if (state == FLOW_IN_FAILED)
+        end_failed(pair, end, error);
+    else if (state == FLOW_OUT_FAILED)
+        end_failed(pair, peer_of(pair, end), error);
+    else
+        pair_changed(pair);
+}
+
+/* After what was sent: setting it sends what was held back. */
+static void remote_nodelay(struct pair *pair)
+{
+    pair->nodelay = true;
+    asyncore_setsockopt(&pair->remote.base, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+}
+
+/* Bytes were sent to the remote; `before` had been earlier. */
+static void remote_sent(struct pair *pair, uint64_t before)
+{
+    uint64_t bytes = pair->client.flow.bytes;
+
+    if (!pair->nodelay && bytes > before && (before > 0 || bytes > SMALL_SEND))
+        remote_nodelay(pair);
 }
 
 static int end_handle_read(struct asyncore_dispatcher *d)
 {
     struct end *end = (struct end *)d;
-    const void *data;
-    ssize_t n = asyncore_recv_view(d, &data);
-    int r;
+    struct pair *pair = d->data;
+    struct move move = move_from(pair, end);
+    uint64_t before = pair->client.flow.bytes;
+    enum flow_state state;
 
-    if (n <= 0)
-        return (int)n; /* an end or an error: handle_close or handle_error follows */
-    r = end_send(end->peer, data, (size_t)n);
-    if (r == -EAGAIN)
-        pair_changed(end->pair);
-    else if (r < 0)
-        end_failed(end->peer);
+    pair->last = asyncore_now(d->map);
+    state = pair->state == CONNECTING ? flow_fill(&move) : flow_move(&move);
+    if (!pair->nodelay)
+        remote_sent(pair, before);
+    if (state != FLOW_DRY)
+        pair_flowed(pair, end, state, move.error);
     return 0;
 }
 
 static int end_handle_write(struct asyncore_dispatcher *d)
 {
-    struct end *end = (struct end *)d;
-    int r = end_flush(end);
+    struct pair *pair = d->data;
+    struct end *from = peer_of(pair, (struct end *)d);
+    struct move move = move_from(pair, from);
+    uint64_t before = from->flow.bytes;
+    enum flow_state state = flow_flush(&move);
 
-    if (r == 0)
-        pair_changed(end->pair);
-    return r;
-}
-
-static int remote_handle_connect(struct asyncore_dispatcher *d)
-{
-    struct pair *pair = ((struct end *)d)->pair;
-
-    asyncore_setsockopt(d, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    pair_changed(pair);
+    if (from->flow.bytes > before)
+        pair->last = asyncore_now(d->map);
+    if (from == &pair->client)
+        remote_sent(pair, before);
+    if (state != FLOW_STUCK)
+        pair_flowed(pair, from, state, move.error);
     return 0;
 }
 
 static int end_handle_close(struct asyncore_dispatcher *d)
 {
     struct end *end = (struct end *)d;
+    struct pair *pair = d->data;
 
     if (asyncore_error(d) != 0) {
-        end_failed(end);
+        end_failed(pair, end, asyncore_error(d));
     } else {
-        end->ended = true;
-        pair_changed(end->pair);
+        end->flow.ended = true;
+        pair_changed(pair);
     }
     return 0;
 }
 
-static int end_handle_error(struct asyncore_dispatcher *d, int error)
+static int client_handle_error(struct asyncore_dispatcher *d, int error)
 {
-    struct end *end = (struct end *)d;
-    struct forward *forward = end->pair->forward;
-
-    if (!asyncore_connected(&end->pair->remote.base))
-        asyncore_log_info(&forward->listener, "error", "%s port %s: %s", forward->options.remote_host,
-                          forward->options.remote_port, asyncore_strerror(error));
-    end_failed(end);
+    end_failed(d->data, (struct end *)d, error);
     return 0;
 }
 
-static void end_destroy(struct asyncore_dispatcher *d)
-{
-    struct end *end = (struct end *)d;
+/* -- Connecting -- */
 
-    free(end->kept);
-    if (--end->pair->undestroyed == 0)
-        free(end->pair);
+static uint64_t connect_deadline(const struct pair *pair)
+{
+    unsigned connect = pair->plan->options.connect;
+
+    return connect ? pair->start + connect * NS_PER_MS : NEVER;
+}
+
+/* Unix remotes are known by their text, which the plan's remote keeps. */
+static const char *remote_path(const struct plan *plan, const struct sockaddr *address, socklen_t length)
+{
+    char text[PLACE_TEXT];
+
+    asyncore_address_text(address, length, text, sizeof(text));
+    for (unsigned i = 0; i < plan->remote_count; i++) {
+        if (strcmp(remote_host(plan->remotes[i]), text) == 0)
+            return remote_host(plan->remotes[i]);
+    }
+    return NULL;
+}
+
+/* A socket that is about to connect. */
+static int remote_handle_socket(struct asyncore_dispatcher *d, int fd)
+{
+    struct pair *pair = d->data;
+    const struct plan *plan = pair->plan;
+
+    (void)fd;
+    pair->nodelay = pair->keepalive = !is_tcp(&pair->remote_at);
+    if (!is_tcp(&pair->remote_at))
+        return 0;
+    asyncore_setsockopt(d, SOL_SOCKET, SO_OOBINLINE, &(int){1}, sizeof(int));
+    pair->keepalive = plan->options.keepalive.idle == 0;
+    if (plan->src.ss_family == pair->remote_at.family) {
+        asyncore_setsockopt(d, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){1}, sizeof(int));
+        return asyncore_bind_sockaddr(d, (const struct sockaddr *)&plan->src, plan->src_length);
+    }
+    return 0;
+}
+
+static int remote_open(struct pair *pair, const struct asyncore_address *address)
+{
+    struct asyncore_dispatcher *d = &pair->remote.base;
+    const struct sockaddr *to = (const struct sockaddr *)&address->address;
+    const char *path = to->sa_family == AF_UNIX ? remote_path(pair->plan, to, address->length) : NULL;
+    int r;
+
+    place_set(&pair->remote_at, to, path);
+    asyncore_close(d); /* of the address before */
+    r = asyncore_create_socket(d, to->sa_family, SOCK_STREAM);
+    if (r == 0)
+        r = asyncore_connect_sockaddr(d, to, address->length);
+    return r;
+}
+
+static enum reason connect_reason(int error)
+{
+    return error == -ECONNREFUSED ? REASON_REFUSED : error == -ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_UNREACHABLE;
+}
+
+static void remote_blame(struct pair *pair)
+{
+    struct sockaddr_storage address;
+    socklen_t length = place_sockaddr(&pair->remote_at, &address);
+
+    if (length == 0 && asyncore_parse_address(pair->remote_at.path, "", &address, &length) < 0)
+        return;
+    remotes_failed(pair->plan->remotes, pair->plan->remote_count, (struct sockaddr *)&address, length,
+                   asyncore_now(pair->plan->pairs->map));
+}
+
+/* Tries the next address. `reason`: how the last one failed, in case there is none. */
+static void pair_connect(struct pair *pair, enum reason reason)
+{
+    struct plan *plan = pair->plan;
+
+    for (;;) {
+        uint64_t now = asyncore_now(plan->pairs->map), end = connect_deadline(pair);
+        unsigned left;
+        const struct asyncore_address *address =
+            now < end ? remotes_pick(plan->remotes, plan->remote_count, pair->start, now, &left) : NULL;
+        int r;
+
+        if (!address) {
+            pair_end(pair, reason);
+            return;
+        }
+        r = remote_open(pair, address);
+        if (r == 0) {
+            pair->attempt_deadline = end == NEVER ? NEVER : now + (end - now) / (left + 1);
+            pair_watch(pair);
+            return;
+        }
+        if (is_ours(r)) {
+            pair_end(pair, REASON_RESOURCES);
+            return;
+        }
+        remote_blame(pair);
+        reason = connect_reason(r);
+    }
+}
+
+static int remote_handle_error(struct asyncore_dispatcher *d, int error)
+{
+    struct pair *pair = d->data;
+
+    if (pair->state != CONNECTING) {
+        end_failed(pair, &pair->remote, error);
+    } else if (is_ours(error)) {
+        pair_end(pair, REASON_RESOURCES);
+    } else {
+        remote_blame(pair);
+        pair_connect(pair, connect_reason(error));
+    }
+    return 0;
+}
+
+static int remote_handle_close(struct asyncore_dispatcher *d)
+{
+    const struct pair *pair = d->data;
+
+    return pair->state == CONNECTING ? remote_handle_error(d, asyncore_error(d)) : end_handle_close(d);
+}
+
+static int remote_handle_connect(struct asyncore_dispatcher *d)
+{
+    struct pair *pair = d->data;
+    struct move move = move_from(pair, &pair->client);
+    enum flow_state state;
+
+    pair->state = OPEN;
+    pair->last = asyncore_now(d->map);
+    state = flow_flush(&move);
+    remote_sent(pair, 0);
+    pair_flowed(pair, &pair->client, state, move.error);
+    return 0;
+}
+
+/* -- Time -- */
+
+static void set_keepalive(struct pair *pair)
+{
+    const struct keepalive *keepalive = &pair->plan->options.keepalive;
+    struct asyncore_dispatcher *d = &pair->remote.base;
+
+    pair->keepalive = true;
+    asyncore_setsockopt(d, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+    asyncore_setsockopt(d, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive->idle, sizeof(int));
+    asyncore_setsockopt(d, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive->interval, sizeof(int));
+    asyncore_setsockopt(d, IPPROTO_TCP, TCP_KEEPCNT, &keepalive->probes, sizeof(int));
+}
+
+/* When the remote's keepalive is to be set: long before it would have anything to do. */
+static uint64_t keepalive_due(const struct pair *pair)
+{
+    unsigned idle = pair->plan->options.keepalive.idle;
+
+    if (pair->keepalive)
+        return NEVER;
+    return pair->start + (idle / 2 < KEEPALIVE_AFTER ? idle * NS_PER_S / 2 : KEEPALIVE_AFTER * NS_PER_S);
+}
+
+static void sooner(uint64_t *deadline, enum reason *reason, uint64_t than, enum reason why)
+{
+    if (than < *deadline) {
+        *deadline = than;
+        *reason = why;
+    }
+}
+
+/* The nearest deadline of those that end something. */
+static uint64_t pair_deadline(const struct pair *pair, enum reason *reason)
+{
+    const struct rule_options *options = &pair->plan->options;
+    uint64_t deadline = NEVER;
+
+    *reason = REASON_NONE;
+    if (options->life)
+        sooner(&deadline, reason, pair->start + options->life * NS_PER_MS, REASON_LIFE_TIMEOUT);
+    if (pair->state == CONNECTING) {
+        sooner(&deadline, reason, pair->attempt_deadline, REASON_CONNECT_TIMEOUT);
+        return deadline;
+    }
+    if (options->idle)
+        sooner(&deadline, reason, pair->last + options->idle * NS_PER_MS, REASON_IDLE_TIMEOUT);
+    if (options->half && (pair->client.flow.ended || pair->remote.flow.ended))
+        sooner(&deadline, reason, pair->last + options->half * NS_PER_MS, REASON_HALF_TIMEOUT);
+    return deadline;
+}
+
+static void pair_timer(struct asyncore_timer *timer, void *arg)
+{
+    struct pair *pair = arg;
+    uint64_t now = asyncore_now(pair->plan->pairs->map);
+    enum reason reason;
+
+    (void)timer;
+    pair->armed = 0;
+    if (pair->state == OPEN && keepalive_due(pair) <= now)
+        set_keepalive(pair);
+    if (pair_deadline(pair, &reason) > now) {
+        pair_watch(pair);
+    } else if (reason == REASON_CONNECT_TIMEOUT) {
+        remote_blame(pair);
+        pair_connect(pair, REASON_CONNECT_TIMEOUT);
+    } else {
+        pair_end(pair, reason);
+    }
+}
+
+/* Sees to it that the timer comes no later than the nearest deadline. */
+static void pair_watch(struct pair *pair)
+{
+    struct asyncore_map *map = pair->plan->pairs->map;
+    enum reason reason;
+    uint64_t deadline = pair_deadline(pair, &reason), now;
+
+    if (pair->state == OPEN && keepalive_due(pair) < deadline)
+        deadline = keepalive_due(pair);
+    if (deadline == NEVER || (pair->armed && pair->armed <= deadline))
+        return;
+    now = asyncore_now(map);
+    if (asyncore_call_later(map, &pair->timer, deadline > now ? (deadline - now + NS_PER_MS - 1) / NS_PER_MS : 0,
+                            pair_timer, pair) == 0)
+        pair->armed = deadline;
+    else
+        pair_end(pair, REASON_RESOURCES);
+}
+
+/* -- The beginning of a pair -- */
+
+/* The memory goes with the client's channel: the remote's was closed before it, and has no destroy. */
+static void client_destroy(struct asyncore_dispatcher *d)
+{
+    struct pair *pair = d->data;
+
+    asyncore_fini(&pair->remote.base);
+    free(pair);
 }
 
 static const struct asyncore_class client_class = {
@@ -249,19 +703,40 @@ static const struct asyncore_class client_class = {
     .handle_read = end_handle_read,
     .handle_write = end_handle_write,
     .handle_close = end_handle_close,
-    .handle_error = end_handle_error,
-    .destroy = end_destroy,
+    .handle_error = client_handle_error,
+    .destroy = client_destroy,
 };
 
+/* No destroy: it is opened again for each address. */
 static const struct asyncore_class remote_class = {
     .name = "remote",
-    .parent = &client_class,
     .handle_connect = remote_handle_connect,
+    .handle_read = end_handle_read,
+    .handle_write = end_handle_write,
+    .handle_close = remote_handle_close,
+    .handle_error = remote_handle_error,
+    .handle_socket = remote_handle_socket,
 };
 
-static int pair_init(struct pair *pair, struct forward *forward)
+static const struct asyncore_class refused_class = {.name = "refused"};
+
+void client_reset(struct asyncore_map *map, int fd)
 {
-    struct asyncore_map *map = forward->listener.map;
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    struct asyncore_dispatcher refused;
+
+    if (asyncore_dispatcher_init(&refused, &refused_class, map) < 0) {
+        asyncore_close_fd(map, fd);
+        return;
+    }
+    if (asyncore_set_socket(&refused, fd) == 0)
+        asyncore_setsockopt(&refused, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    asyncore_fini(&refused);
+}
+
+static int pair_init(struct pair *pair, struct plan *plan)
+{
+    struct asyncore_map *map = plan->pairs->map;
     int r = asyncore_dispatcher_init(&pair->client.base, &client_class, map);
 
     if (r < 0)
@@ -271,39 +746,73 @@ static int pair_init(struct pair *pair, struct forward *forward)
         asyncore_fini(&pair->client.base);
         return r;
     }
-    pair->client.pair = pair->remote.pair = pair;
-    pair->client.peer = &pair->remote;
-    pair->remote.peer = &pair->client;
-    pair->undestroyed = 2;
-    pair->forward = forward;
-    pair->place = &forward->pairs;
-    pair->next = forward->pairs;
-    if (pair->next)
-        pair->next->place = &pair->next;
-    forward->pairs = pair;
+    pair->client.base.data = pair->remote.base.data = pair;
     return 0;
 }
 
-int pair_start(struct forward *forward, int fd)
+static void pair_enlist(struct pair *pair, struct plan *plan, void *source)
+{
+    struct pairs *pairs = plan->pairs;
+
+    pair->plan = plan;
+    pair->source = source;
+    plan->references++;
+    pair->place = &pairs->first;
+    pair->next = pairs->first;
+    if (pair->next)
+        pair->next->place = &pair->next;
+    pairs->first = pair;
+    pairs->count++;
+    pair->start = pair->last = asyncore_now(pairs->map);
+}
+
+int pair_start(struct plan *plan, int fd, const struct sockaddr *client, socklen_t length, void *source)
 {
     struct pair *pair = calloc(1, sizeof(*pair));
-    struct asyncore_dispatcher *remote;
-    int r;
+    int r = pair ? pair_init(pair, plan) : -ENOMEM;
 
-    r = pair ? pair_init(pair, forward) : -ENOMEM;
+    (void)length;
     if (r < 0) {
         free(pair);
+        client_reset(plan->pairs->map, fd);
+        plan->ended(plan, source);
         return r;
     }
-    remote = &pair->remote.base;
+    pair_enlist(pair, plan, source);
+    place_set(&pair->client_at, client, NULL);
     r = asyncore_set_socket(&pair->client.base, fd);
-    if (r == 0)
-        r = asyncore_want(&pair->client.base, ASYNCORE_ERROR);
-    if (r == 0)
-        r = asyncore_create_socket(remote, AF_UNSPEC, SOCK_STREAM);
-    if (r == 0)
-        r = asyncore_connect(remote, forward->options.remote_host, forward->options.remote_port);
-    if (r < 0)
-        end_handle_error(remote, r);
+    if (r < 0) {
+        pair_close(pair, REASON_RESOURCES);
+        return 0;
+    }
+    if (log_starts(plan->pairs->log))
+        pair_log(pair, NULL);
+    pair_connect(pair, REASON_NO_ADDRESS);
     return 0;
+}
+
+/* -- The table -- */
+
+static const char *state_text(const struct pair *pair)
+{
+    if (pair->state == CONNECTING)
+        return "connecting";
+    return pair->client.flow.ended || pair->remote.flow.ended ? "half" : "open";
+}
+
+void pairs_table(struct pairs *pairs, void (*line)(void *arg, const char *text), void *arg)
+{
+    uint64_t now = asyncore_now(pairs->map);
+
+    for (const struct pair *pair = pairs->first; pair; pair = pair->next) {
+        char text[512], client[PLACE_TEXT], remote[PLACE_TEXT];
+
+        snprintf(text, sizeof(text),
+                 "rule=%s client=%s remote=%s state=%s up=%llu down=%llu in-flight=%u ms=%llu idle-ms=%llu",
+                 pair->plan->name, place_text(&pair->client_at, client), place_text(&pair->remote_at, remote),
+                 state_text(pair), (unsigned long long)pair->client.flow.bytes,
+                 (unsigned long long)pair->remote.flow.bytes, pair->client.flow.count + pair->remote.flow.count,
+                 (unsigned long long)ms_since(pair->start, now), (unsigned long long)ms_since(pair->last, now));
+        line(arg, text);
+    }
 }

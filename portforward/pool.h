@@ -16,12 +16,15 @@ enum {
 };
 
 struct pool;
-struct pool_pipe; /* its first member is a struct asyncore_pipe */
 
 int pool_new(struct pool **ret, struct asyncore_map *map);
 void pool_free(struct pool *pool); /* after everything came back */
 
-/* NULL: no memory, or, of the large size, none left. */
+/* The small buffer that pool_take() would lend next, to be used and forgotten before anything else is asked of the pool.
+ * NULL: no memory. */
+char *pool_peek(struct pool *pool);
+
+/* NULL: no memory, or, of the large size, none left. Other sizes than the two are possible, and simply malloc's. */
 char *pool_take(struct pool *pool, unsigned size);
 void pool_give(struct pool *pool, char *buffer, unsigned size);
 
