@@ -426,8 +426,9 @@ struct asyncore_timer { /* 80 bytes; zero it before its first use */
 };
 
 /* Calls fn(timer, arg) from the loop after, and never before, so many milliseconds, once or again and again
- * (every: without drift; times that passed unserved are left out). A pending timer is set anew. Timers run in the
- * order of their deadlines, equal ones in the order of these calls. fn may set, cancel and free its timer. */
+ * (every: without drift; times that passed unserved are left out). A pending timer is set anew, which takes no memory:
+ * it cannot fail. One that comes again is pending while fn runs. Timers run in the order of their deadlines, equal ones
+ * in the order of these calls. fn may set, cancel and free its timer. */
 ASYNCORE_API int asyncore_call_later(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds,
                                      asyncore_timer_fn fn, void *arg);
 ASYNCORE_API int asyncore_call_every(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t milliseconds,

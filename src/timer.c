@@ -107,8 +107,10 @@ static void count(struct asyncore_timer *timer)
 int timer_set_ns(struct asyncore_map *map, struct asyncore_timer *timer, uint64_t delay, uint64_t period,
                  asyncore_timer_fn fn, void *arg)
 {
+    bool has_slot = timer->place_ != 0 && timer->map_ == map; /* its own, while others have taken the spare one */
     asyncore_cancel(timer);
-    int result = timer == &map->rest_timer && map->heap_count < map->heap_room ? 0 : heap_grow(map);
+    has_slot |= timer == &map->rest_timer && map->heap_count < map->heap_room;
+    int result = has_slot ? 0 : heap_grow(map);
     if (result < 0)
         return result;
     timer->map_ = map;

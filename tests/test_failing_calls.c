@@ -86,6 +86,44 @@ START_TEST(a_client_that_there_is_no_memory_for_is_logged)
 }
 END_TEST
 
+static void never(struct asyncore_timer *timer, void *arg)
+{
+    (void)timer, (void)arg;
+    ck_abort_msg("a timer of another time");
+}
+
+/* The listener that rests has taken the slot that is kept for it, and there is not one more. */
+START_TEST(a_pending_timer_is_set_anew_without_memory)
+{
+    static const struct asyncore_class server_class = {.name = "server", .handle_accepted = no_memory};
+    static const struct asyncore_class client_class = {.name = "client"};
+    static struct asyncore_dispatcher server, client;
+    static struct asyncore_timer timers[64];
+    int count = 0;
+    make_world(ASYNCORE_SIM_ALLOC, 1000000, -ENOMEM, NULL);
+    struct asyncore_map *host = asyncore_sim_map(world, "host");
+    ck_assert_int_eq(asyncore_dispatcher_init(&server, &server_class, host), 0);
+    ck_assert_int_eq(asyncore_bind(&server, "*", "1"), 0);
+    ck_assert_int_eq(asyncore_listen(&server, 1), 0);
+    ck_assert_int_eq(asyncore_dispatcher_init(&client, &client_class, asyncore_sim_map(world, "client")), 0);
+    ck_assert_int_eq(asyncore_connect(&client, asyncore_sim_address(world, "host", AF_INET), "1"), 0);
+    while (host->heap_count + 2 <= host->heap_room)
+        ck_assert_int_eq(asyncore_call_later(host, &timers[count++], 1000, never, NULL), 0);
+    asyncore_sim_run(world, ASYNCORE_SIM_MS);
+    ck_assert_uint_eq(host->heap_count, host->heap_room); /* it rests */
+    struct asyncore_sim_usage usage;
+    ck_assert_int_eq(asyncore_sim_usage(world, "host", &usage), 0);
+    script.k = usage.calls[ASYNCORE_SIM_ALLOC] + 1;
+    ck_assert_int_eq(asyncore_call_later(host, &timers[0], 2000, never, NULL), 0);
+    ck_assert_int_eq(asyncore_pending(&timers[0]), 1);
+    for (int i = 0; i < count; i++)
+        asyncore_cancel(&timers[i]);
+    asyncore_fini(&server);
+    asyncore_fini(&client);
+    asyncore_sim_free(world);
+}
+END_TEST
+
 /* -- A map inside another loop -- */
 
 static void called(void *arg)
@@ -170,6 +208,7 @@ static void add_all(TCase *tests)
 {
     tcase_add_test(tests, a_connect_without_memory_leaves_nothing_behind);
     tcase_add_test(tests, a_client_that_there_is_no_memory_for_is_logged);
+    tcase_add_test(tests, a_pending_timer_is_set_anew_without_memory);
     tcase_add_test(tests, a_failed_registration_does_not_silence_the_maps_descriptor);
     tcase_add_loop_test(tests, a_file_that_cannot_be_made_nonblocking_is_refused, 0, 2);
     tcase_add_loop_test(tests, a_listener_that_cannot_be_made_nonblocking_is_refused, 0, 2);
