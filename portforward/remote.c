@@ -263,7 +263,7 @@ static int remote_begin(struct remote *remote)
     if (*remote->host == '\0' || strcmp(remote->host, "*") == 0)
         return ASYNCORE_EHOST;
     error = asyncore_parse_address(remote->host, remote->port, &address.address, &address.length);
-    if (error == ASYNCORE_EHOST)
+    if (error == ASYNCORE_EHOST && strncmp(remote->host, "unix:", 5) != 0)
         return name_begin(remote);
     if (error == 0)
         error = adopt(remote, &address, 1);
