@@ -9,9 +9,9 @@
  * if none is for this process. */
 int notify_listen_fds(void);
 
-/* A listening socket among them that is bound to this address, or -1; each is given once, and is the caller's then. An
- * IPv6 socket for any address fits both "::" and, unless it is V6ONLY, any IPv4 address: such a one is -EINVAL's case and
- * is not given. */
+/* A listening stream socket among them that is bound to this address; each is given once, and is the caller's then
+ * (asyncore_set_socket, asyncore_listen). -1: there is none. -EINVAL: the address is covered by a socket for any IPv6
+ * address that takes IPv4 as well. Such a one is never given: systemd.socket(5) BindIPv6Only=ipv6-only makes it right. */
 int notify_take(const struct sockaddr *address, socklen_t length);
 
 /* Closes those that nobody took; `unused` is called with the address of each, as text. */
