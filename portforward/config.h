@@ -5,6 +5,9 @@
  *     access  allow|deny PATTERN           before the first rule: of all rules; after one: of that rule
  *     others  default "[" ... "]" | include GLOB | logfile FILE | pidlogfile FILE | # comment
  *
+ * `default` is for the rules below it; a file's defaults end with it. An access line of an included file belongs to the
+ * rule above it, wherever that stands.
+ *
  * A fault is told in one line, "FILE:LINE: reason" or "RULE: reason" for the command line's rules, and the reading goes
  * on, so that all faults are told. */
 #ifndef PORTFORWARD_CONFIG_H
