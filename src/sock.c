@@ -270,6 +270,8 @@ int default_accept(struct asyncore_dispatcher *d)
             asyncore_log_info(d, "error", "%s: a client was refused: %s", d->class_->name, asyncore_strerror(result));
         if (exhausted(result))
             return result;
+        if (!(d->state_ & S_ASK_READ) && !(d->want_ & ASYNCORE_READ)) /* that was enough: the queue keeps the rest */
+            return 0;
     }
     return 0;
 }

@@ -13,7 +13,7 @@ static struct {
     int fds[64];
     int count;
     int result; /* of handle_accepted */
-    bool close_listener;
+    bool close_listener, pause_listener;
     struct sockaddr_storage last;
     socklen_t last_length;
 } taken;
@@ -27,6 +27,8 @@ static int take_client(struct asyncore_dispatcher *d, int fd, const struct socka
     taken.last_length = length;
     if (taken.close_listener)
         asyncore_close(d);
+    if (taken.pause_listener)
+        asyncore_want(d, 0);
     return taken.result;
 }
 
@@ -108,6 +110,24 @@ START_TEST(accepts_over_a_unix_socket)
     run_until(taken.count == 1 && asyncore_connected(&client));
     ck_assert_int_eq(taken.last.ss_family, AF_UNIX);
     ck_assert_int_eq(asyncore_fini(&client), 0);
+    close_taken();
+}
+END_TEST
+
+START_TEST(a_listener_that_wants_no_more_gets_one)
+{
+    char port[8];
+    int clients[CLIENTS];
+    struct probe *p = probe_listen(&taker_class, "", "127.0.0.1", port);
+    taken.pause_listener = true;
+    connect_clients(port, clients, CLIENTS);
+    for (int i = 1; i <= 3; i++) {
+        run_until(taken.count == i);
+        turn();
+        ck_assert_int_eq(taken.count, i);
+        ck_assert_int_eq(asyncore_want(&p->base, ASYNCORE_READ), 0);
+    }
+    close_clients(clients, CLIENTS);
     close_taken();
 }
 END_TEST
@@ -241,6 +261,7 @@ static void add_clients(TCase *tests)
     tcase_add_loop_test(tests, handle_accepted_gets_descriptor_and_address, 0, 2);
     tcase_add_test(tests, accepts_over_a_unix_socket);
     tcase_add_test(tests, a_client_becomes_a_channel_and_talks);
+    tcase_add_test(tests, a_listener_that_wants_no_more_gets_one);
     tcase_add_test(tests, accept_without_a_client_is_eagain);
     tcase_add_test(tests, a_client_that_fails_is_logged_and_the_listener_lives);
     tcase_add_test(tests, one_turn_accepts_no_more_than_accepts_per_turn);
