@@ -19,12 +19,20 @@ struct service;
 struct service_options {
     struct log *log;          /* not NULL; the caller's */
     unsigned max;             /* connections in all; 0: as the descriptor limit allows */
+    /* A listener that service_apply() opened, as service_announce() has it. May be NULL. */
+    void (*listening)(void *arg, const char *text);
     void (*drained)(void *arg); /* service_drain(): the last pair is gone, or the deadline has passed */
     void *arg;
 };
 
-/* (RLIMIT_NOFILE - reserve) / 2. */
-unsigned service_max(void);
+/* Descriptors that are no connection's: standard ones, the set of the engine, signals, log, name servers, and the pool's
+ * pipes. Listeners come on top of that. */
+enum { RESERVED_DESCRIPTORS = 96 };
+
+/* How many connections, of two descriptors each, the limit of descriptors (RLIMIT_NOFILE) leaves room for beside so many
+ * listeners. Where that limit is so low that the reserve would take more than a half of it, the pool's pipes and the like
+ * have to do with less. */
+unsigned service_max(unsigned listeners);
 
 int service_new(struct service **ret, struct asyncore_map *map, const struct service_options *options);
 
