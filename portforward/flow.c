@@ -25,7 +25,7 @@ enum {
     STREAK_MOST = 2 << 20,
     SPLICE_MOST = 1 << 20, /* one call; a slot of a pipe may hold more than a page */
     GO_ON = 64 << 10,      /* a splice of so much is followed by another */
-    TURN_MOST = 1 << 20,   /* bytes of one flow in one turn: the others wait meanwhile */
+    TURN_MOST = 256 << 10, /* bytes of one flow in one turn: the others wait meanwhile */
 };
 
 static bool wants_splice(const struct move *move)
