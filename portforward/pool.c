@@ -1,8 +1,8 @@
 /* pool.c: a stack of free buffers for each size, and one of open pipes.
  *
- * What comes back goes on top of its stack, so the next that asks gets memory that is warm; the stacks keep few, for
- * memory that nobody uses is the system's. Pipes stay open, all that ever were: an empty pipe holds no pages, and opening one takes three system calls;
- * one that comes back with bytes in it is closed. */
+ * What comes back goes on top of its stack, so the next that asks gets memory that is warm; the stacks keep few. Pipes
+ * stay open meanwhile, for opening one takes three system calls, and an empty one holds no pages; one that comes back
+ * with bytes in it is closed. When nothing was lent for a while, all that is free goes back to the system. */
 #include "pool.h"
 
 #include <errno.h>
@@ -14,6 +14,7 @@
 enum {
     KEPT_SMALL = 32, /* 512 KiB */
     KEPT_LARGE = 2,
+    REST_MS = 500,  /* without use, up to twice that, until it all goes */
 };
 
 struct pool_pipe {
@@ -31,6 +32,8 @@ struct stack {
 struct pool {
     struct asyncore_map *map;
     struct stack small, large;
+    struct asyncore_timer rest;
+    bool used; /* since the timer last came */
     struct pool_pipe *free_pipes;
     struct pool_pipe pipes[PIPES];
 };
@@ -58,17 +61,52 @@ static void free_all(struct stack *stack)
         free(stack->buffers[--stack->kept]);
 }
 
+static void close_pipe(struct pool *pool, struct pool_pipe *pipe)
+{
+    asyncore_pipe_close(pool->map, &pipe->pipe); /* of one that is not open: nothing */
+    pipe->open = false;
+}
+
+static void free_what_rests(struct pool *pool)
+{
+    free_all(&pool->small);
+    free_all(&pool->large);
+    for (struct pool_pipe *pipe = pool->free_pipes; pipe; pipe = pipe->next)
+        close_pipe(pool, pipe);
+}
+
 void pool_free(struct pool *pool)
 {
     if (!pool)
         return;
-    free_all(&pool->small);
-    free_all(&pool->large);
-    for (int i = 0; i < PIPES; i++) {
-        if (pool->pipes[i].open)
-            asyncore_pipe_close(pool->map, &pool->pipes[i].pipe);
-    }
+    asyncore_cancel(&pool->rest);
+    free_what_rests(pool);
     free(pool);
+}
+
+static void rested(struct asyncore_timer *timer, void *arg);
+
+/* Something was lent or came back. Without memory for a timer nothing rests. */
+static void in_use(struct pool *pool)
+{
+    pool->used = true;
+    if (!asyncore_pending(&pool->rest) &&
+        asyncore_call_later(pool->map, &pool->rest, REST_MS, rested, pool) == 0)
+        asyncore_timer_set_background(&pool->rest, 1);
+}
+
+static void rested(struct asyncore_timer *timer, void *arg)
+{
+    struct pool *pool = arg;
+
+    (void)timer;
+    if (!pool->used) {
+        free_what_rests(pool);
+        return;
+    }
+    pool->used = false;
+    if (asyncore_call_later(pool->map, &pool->rest, REST_MS, rested, pool) == 0)
+        asyncore_timer_set_background(&pool->rest, 1);
 }
 
 /* The stack of a size, or NULL: any other size is the system's matter. */
@@ -85,6 +123,7 @@ char *pool_peek(struct pool *pool)
         stack->buffers[0] = malloc(SMALL_BUFFER);
         if (!stack->buffers[0])
             return NULL;
+        in_use(pool);
         stack->kept = 1;
     }
     return stack->buffers[stack->kept - 1];
@@ -113,6 +152,7 @@ void pool_give(struct pool *pool, char *buffer, unsigned size)
         return;
     if (stack)
         stack->lent--;
+    in_use(pool);
     if (stack && stack->kept < stack->kept_most)
         stack->buffers[stack->kept++] = buffer;
     else
@@ -141,10 +181,9 @@ void pool_give_pipe(struct pool *pool, struct asyncore_pipe *lent)
 
     if (!pipe)
         return;
-    if (lent->filled > 0) {
-        asyncore_pipe_close(pool->map, lent);
-        pipe->open = false;
-    }
+    in_use(pool);
+    if (lent->filled > 0)
+        close_pipe(pool, pipe);
     pipe->next = pool->free_pipes;
     pool->free_pipes = pipe;
 }
