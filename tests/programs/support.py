@@ -130,7 +130,23 @@ class Program:
         return os.pread(self.error_file.fileno(), 1 << 26, 0).decode(errors="backslashreplace")
 
     def fds(self):
-        return len(os.listdir("/proc/%d/fd" % self.pid))
+        """Open descriptors, but for pipes beyond the standard descriptors: a forwarder keeps those it spliced with."""
+        count = 0
+        for fd in os.listdir("/proc/%d/fd" % self.pid):
+            try:
+                count += int(fd) <= 2 or not os.readlink("/proc/%d/fd/%s" % (self.pid, fd)).startswith("pipe:")
+            except FileNotFoundError:
+                pass
+        return count
+
+    def events(self):
+        """What errors() has but the lines of a forwarder's connections, and without times."""
+        lines = [re.sub(r"\A[0-9TZ:.-]+ (?=portforward: )", "", line) for line in self.errors().splitlines(True)]
+        return "".join(line for line in lines if not re.match(r"[0-9TZ:.-]+ rule=\S+ client=", line))
+
+    def ends(self):
+        """The reasons of the ends of a forwarder's connections."""
+        return re.findall(r"^[0-9TZ:.-]+ rule=\S+ client=.* end=(\S+)$", self.errors(), re.M)
 
     def memory(self, field="VmHWM"):
         """Bytes: VmHWM is the peak, VmRSS the present."""
@@ -198,7 +214,7 @@ class ProgramTest(unittest.TestCase):
     def assert_stops(self, program, number=signal.SIGTERM, errors=""):
         self.assertEqual(program.stop(number), 0, program.errors())
         if errors is not None:
-            self.assertEqual(program.errors(), errors)
+            self.assertEqual(program.events(), errors)
 
     def assert_fds_return(self, program, before):
         """The descriptors of a server are back to a former count of program.fds()."""
