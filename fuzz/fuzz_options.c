@@ -1,11 +1,10 @@
 /* fuzz_options.c: the command lines of the programs: example_option() with a table like the examples', and portforward's
- * parse(). The first byte chooses; each line after it is an argument.
+ * options_parse(). The first byte chooses; each line after it is an argument.
  *
  * Their sources are included with exit, stdout and stderr redirected. Either they leave, with 2 and one line that begins
  * with the program's name and names what is wrong, or with 0 and the help; or what they took is within its ranges. An
  * option that a line calls wrong is wrong alone, too. */
 #include "common.h"
-#include "forward.h"
 #include "fuzz.h"
 #include <setjmp.h>
 
@@ -23,8 +22,6 @@ static _Noreturn void leave(int with)
     longjmp(left, 1);
 }
 
-int forward_main(int argc, char **argv);
-
 #undef stdout
 #undef stderr
 #define stdout      out
@@ -32,33 +29,13 @@ int forward_main(int argc, char **argv);
 #define printf(...) fprintf(out, __VA_ARGS__)
 #define exit(with)  leave(with)
 #include "common.c"
-#define main          forward_main
-#define flush_stdout  forward_flush_stdout
-#include "main.c"
-#undef main
+#define flush_stdout forward_flush_stdout
+#include "options.c"
 #undef exit
 #undef printf
 #undef stdout
 #undef stderr
 extern FILE *stderr;
-
-/* What main.c would be linked with, and parse() does not reach. */
-int forward_start(struct forward *f, struct asyncore_map *map, const struct forward_options *o)
-{
-    (void)f, (void)map, (void)o;
-    return -ENOSYS;
-}
-
-void forward_stop(struct forward *f)
-{
-    (void)f;
-}
-
-int forward_address(const struct forward *f, char *text, size_t size)
-{
-    (void)f, (void)text, (void)size;
-    return 0;
-}
 
 /* -- The two programs -- */
 
@@ -90,10 +67,13 @@ static void example(int argc, char **argv)
 
 static void forward(int argc, char **argv)
 {
-    struct forward_options o = {.local_host = "127.0.0.1", .local_port = "80", .remote_port = "80"};
-    parse(argc, argv, &o);
-    claim(optind == argc && *o.local_host && o.remote_host != NULL && *o.remote_host);
-    claim(strncmp(o.local_host, "unix:", 5) != 0 && strncmp(o.remote_host, "unix:", 5) != 0);
+    struct options o;
+    options_parse(argc, argv, &o);
+    claim(optind + (int)o.rule_count == argc && *o.local_host);
+    claim((o.config_file != NULL) == (o.remote_host == NULL && o.rule_count == 0));
+    claim(strncmp(o.local_host, "unix:", 5) != 0);
+    claim(o.remote_host == NULL || (*o.remote_host && strncmp(o.remote_host, "unix:", 5) != 0));
+    claim(o.drain <= DURATION_MAX * 1000u && o.defaults.idle <= DURATION_MAX * 1000u && o.defaults.backlog > 0);
     check_number(o.local_port, 0, 65535);
     check_number(o.remote_port, 1, 65535);
 }

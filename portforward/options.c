@@ -42,9 +42,15 @@ static const char usage[] =
 enum { RULE_OPTIONS_MAX = 32 };
 
 /* What has no letter. */
-enum long_option { OPTION_CHECK = 256, OPTION_LOG, OPTION_LOG_FORMAT, OPTION_LOG_START, OPTION_PID_FILE, OPTION_DRAIN, OPTION_OF_RULES };
-
-static const char letters[] = ":l:p:r:P:c:hV";
+enum long_option {
+    OPTION_CHECK = 256,
+    OPTION_LOG,
+    OPTION_LOG_FORMAT,
+    OPTION_LOG_START,
+    OPTION_PID_FILE,
+    OPTION_DRAIN,
+    OPTION_OF_RULES /* and on: the options of rules */
+};
 
 static const struct option names[] = {
     {"local-ip", required_argument, NULL, 'l'},
@@ -150,7 +156,7 @@ static void option_error(char **argv, int option)
     if (option == ':')
         usage_error("option needs an argument", word);
     usage_error("unknown or wrong option",
-                optopt > 0 && optopt < OPTION_CHECK && !strchr(letters, optopt) ? letter : word);
+                optopt && optopt < OPTION_CHECK && !strchr("lprPchV", optopt) ? letter : word);
 }
 
 static void take_option(struct options *options, char **argv, int option)
@@ -197,7 +203,7 @@ void options_parse(int argc, char **argv, struct options *options)
     for (unsigned i = 0; i < RULE_OPTIONS_MAX && (name = rule_option_name(i)); i++)
         all[NAMES + i] = (struct option){name, required_argument, NULL, OPTION_OF_RULES + (int)i};
     *options = (struct options){.defaults = rule_defaults, .drain = 30 * 1000};
-    while ((option = getopt_long(argc, argv, letters, all, NULL)) != -1)
+    while ((option = getopt_long(argc, argv, ":l:p:r:P:c:hV", all, NULL)) != -1)
         take_option(options, argv, option);
     options->rules = argv + optind;
     options->rule_count = (unsigned)(argc - optind);
