@@ -15,16 +15,20 @@ const char no_memory[] = "no memory";
 
 char *printable(char *text, size_t size, const char *from)
 {
+    static const char dots[] = "...";
     size_t used = 0;
 
     for (; *from; from++) {
         bool plain = *from >= ' ' && *from <= '~';
 
-        if (used + (plain ? 1 : 4) + sizeof("...") > size) { /* there is always room for the dots */
-            memcpy(text + used, "...", sizeof("..."));
+        if (used + (plain ? 1 : 4) + sizeof(dots) > size) { /* there is always room for the dots */
+            memcpy(text + used, dots, sizeof(dots));
             return text;
         }
-        used += (size_t)snprintf(text + used, size - used, plain ? "%c" : "\\x%02x", (unsigned char)*from);
+        if (plain)
+            text[used++] = *from;
+        else
+            used += (size_t)snprintf(text + used, size - used, "\\x%02x", (unsigned char)*from);
     }
     text[used] = '\0';
     return text;

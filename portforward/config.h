@@ -5,8 +5,8 @@
  *     access  allow|deny PATTERN           before the first rule: of all rules; after one: of that rule
  *     others  default "[" ... "]" | include GLOB | logfile FILE | pidlogfile FILE | # comment
  *
- * `default` is for the rules below it; a file's defaults end with it. An access line of an included file belongs to the
- * rule above it, wherever that stands.
+ * `default` is for the rules below it; a file's defaults end with it. An access line of an included file belongs to
+ * the rule above it, wherever that stands.
  *
  * A fault is told in one line, "FILE:LINE: reason" or "RULE: reason" for the command line's rules, and the reading goes
  * on, so that all faults are told. */
@@ -46,7 +46,7 @@ struct rule_options {
     int mode;                   /* of a Unix socket's file; -1: as umask says */
 };
 
-/* The defaults: connect 10 s, idle 1 h, half 60 s, no life, keepalive 60/10/5, no limits, pause, auto, SOMAXCONN, -1. */
+/* The defaults: connect 10 s, idle 1 h, half 60 s, no life, keepalive 60/10/5, no limits, pause, auto, SOMAXCONN, -1 */
 extern const struct rule_options rule_defaults;
 
 /* An address or a name and a port; "unix:/path" or "unix:@name" and "-"; "*" binds all addresses of both families. */
@@ -89,8 +89,8 @@ int config_line(struct config *config, const char *where, const char *line);
 int config_rule(struct config *config, const char *where, const char *bind_host, const char *bind_port,
                 const char *remote_host, const char *remote_port);
 
-/* Sets one option by its name in the file ("idle", "10m"). NULL, or why not ("not a duration", "no such option"): static
- * text. */
+/* Sets one option by its name in the file ("idle", "10m"). NULL, or why not ("not a duration", "no such option"):
+ * static text; then nothing was changed. */
 const char *rule_option_set(struct rule_options *options, const char *name, const char *value);
 
 /* The names that rule_option_set() knows, one after the other, NULL at the end of them. */

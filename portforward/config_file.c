@@ -1,11 +1,11 @@
 /* config_file.c: files of rules, and the files that they include.
  *
- * An included file is read where it is included, as if its lines stood there: the rule above its first line is the last
- * one before it. Its defaults alone end with it. Files that include one another form a chain of struct source, the
- * innermost first: a file that is in it already would be read for ever.
+ * An included file is read where it is included, as if its lines stood there: the rule above its first line is the
+ * last one before it. Its defaults alone end with it. Files that include one another form a chain of struct source,
+ * the innermost first: a file that is in it already would be read for ever.
  *
- * Only regular files are read: one that never ends, or that nobody writes to, would hold a reload up. How many files and
- * bytes are read in all is bounded too, because eight levels of a few patterns are more files than anyone has. */
+ * Only regular files are read: one that never ends, or that nobody writes to, would hold a reload up. How many files
+ * and bytes are read in all is bounded too, because eight levels of a few patterns are more files than anyone has. */
 #include "config_parts.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* config_rule.c: BIND PORT REMOTE{,REMOTE} PORT, taken apart and looked at. Each word is looked at even if one before it
- * was wrong, so that a line's faults are all told.
+/* config_rule.c: BIND PORT REMOTE{,REMOTE} PORT, taken apart and looked at. Each word is looked at even if one before
+ * it was wrong, so that a line's faults are all told.
  *
  * What is kept is written in one way: addresses as inet_ntop(3) writes them and without brackets, names in small
  * letters, ports without leading zeros. So two rules listen at one place if and only if the texts are the same, but for
@@ -200,11 +200,12 @@ static bool read_remotes(struct config *config, const char *where, struct rule_c
 
 static bool same_place(const struct endpoint *a, const struct endpoint *b)
 {
-    const char *other = strcmp(a->host, "*") == 0 ? b->host : strcmp(b->host, "*") == 0 ? a->host : NULL;
+    const char *other;
 
     if (strcmp(a->port, b->port) != 0 || strcmp(a->port, "0") == 0)
         return false;
-    return strcmp(a->host, b->host) == 0 || (other && (strcmp(other, "0.0.0.0") == 0 || strcmp(other, "::") == 0));
+    other = strcmp(a->host, "*") == 0 ? b->host : strcmp(b->host, "*") == 0 ? a->host : "";
+    return strcmp(a->host, b->host) == 0 || strcmp(other, "0.0.0.0") == 0 || strcmp(other, "::") == 0;
 }
 
 static bool is_free(struct config *config, const struct rule_config *rule)
