@@ -25,6 +25,7 @@ for what in "$@"; do
     test)
         need build-essential sh -c "${CXX:-c++} --version"
         need check pkg-config --exists check
+        need mandoc command -v mandoc
         need patch command -v patch
         need python3 command -v python3
         ;;
