@@ -1,15 +1,11 @@
 /* test_config.c: lines and files of rules: what good ones give, what is said of bad ones, to the letter. */
 /* engine-independent */
-#include "config.h"
-#include "support.h"
-#include <arpa/inet.h>
-#include <fcntl.h>
+#include "config_test.h"
 #include <stdarg.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
-static struct config config;
-static char said[1 << 20]; /* the faults, a line each */
+struct config config;
+char said[1 << 20];
 
 static void hear(void *arg, const char *message)
 {
@@ -20,14 +16,13 @@ static void hear(void *arg, const char *message)
     sprintf(said + used, "%s\n", message);
 }
 
-static void start(void)
+void start(void)
 {
     said[0] = '\0';
     config_init(&config, NULL, hear, NULL);
 }
 
-/* Compares what was said, and counted, and forgets it. */
-static void finish(const char *faults)
+void finish(const char *faults)
 {
     unsigned lines = 0;
     for (const char *p = said; *p != '\0'; p++)
@@ -47,7 +42,8 @@ static void describe(const char *format, ...)
     size_t used = strlen(description);
     va_list arguments;
     va_start(arguments, format);
-    must(vsnprintf(description + used, sizeof description - used, format, arguments) < (int)(sizeof description - used));
+    size_t n = (size_t)vsnprintf(description + used, sizeof description - used, format, arguments);
+    must(n < sizeof description - used);
     va_end(arguments);
 }
 
@@ -79,8 +75,7 @@ static void describe_options(const struct rule_options *o)
         describe(" src=%s", o->src);
 }
 
-/* "bind port > host port, host port option=value", a line each. */
-static const char *rules(void)
+const char *rules(void)
 {
     description[0] = '\0';
     for (unsigned i = 0; i < config.rule_count; i++) {
@@ -267,14 +262,421 @@ START_TEST(each_bad_line_is_told_why)
 }
 END_TEST
 
+START_TEST(all_faults_of_a_line_are_told)
+{
+    start();
+    ck_assert_int_eq(config_line(&config, "x", ".a 0/udp .b,c,.d 0 [idle=x,half=1,nothing=2] e"), -1);
+    finish("x: udp is not supported: 0/udp\n"
+           "x: not an address or a name: .a\n"
+           "x: not a port from 1 to 65535: 0\n"
+           "x: not an address or a name: .b\n"
+           "x: not an address or a name: .d\n"
+           "x: not a duration (500ms, 10s, 5m, 1h, 1d or none; 30d at most): idle=x\n"
+           "x: no such option: nothing=2\n"
+           "x: unexpected after the options: e\n");
+}
+END_TEST
+
+START_TEST(a_fault_is_one_printable_line_of_bounded_length)
+{
+    static char line[LINE_MAX_BYTES + 2], expected[LINE_MAX_BYTES];
+    char cut[77];
+    memset(line, 'x', LINE_MAX_BYTES + 1);
+    start();
+    ck_assert_int_eq(config_line(&config, "a\tb\n\x1b[0m\xff\\x", line), -1); /* too long by one */
+    line[LINE_MAX_BYTES] = '\0';
+    ck_assert_int_eq(config_line(&config, "x", line), -1);
+    memset(cut, 'x', 76);
+    cut[76] = '\0';
+    snprintf(expected, sizeof expected,
+             "a\\x09b\\x0a\\x1b[0m\\xff\\x: longer than 4096 bytes\n"
+             "x: neither a directive nor a rule, BIND PORT REMOTE PORT [OPTIONS]: %s...\n", cut);
+    finish(expected);
+
+    memset(line, '\x01', LINE_MAX_BYTES); /* as long as it gets, four characters each */
+    start();
+    ck_assert_int_eq(config_line(&config, line, line), -1);
+    ck_assert_uint_lt(strlen(said), LINE_MAX_BYTES + 200);
+    config_free(&config);
+}
+END_TEST
+
+START_TEST(nobody_has_to_listen_to_faults)
+{
+    config_init(&config, NULL, NULL, NULL);
+    ck_assert_int_eq(config_line(&config, "x", "a"), -1);
+    ck_assert_int_eq(config_line(&config, "x", "a 1 b 2"), 0);
+    ck_assert_uint_eq(config.faults, 1);
+    ck_assert_str_eq(rules(), "a 1 > b 2");
+    config_free(&config);
+    config_free(&config);
+}
+END_TEST
+
+/* A line with this word in it. */
+static int line_with(const char *format, const char *word)
+{
+    char line[LINE_MAX_BYTES];
+    snprintf(line, sizeof line, format, word);
+    return config_line(&config, "x", line);
+}
+
+/* `count` times the text, in static memory. */
+static const char *times(unsigned count, const char *text)
+{
+    static char buffer[LINE_MAX_BYTES];
+    buffer[0] = '\0';
+    while (count-- > 0)
+        strcat(buffer, text);
+    return buffer;
+}
+
+START_TEST(names_have_the_length_that_they_may_have)
+{
+    start();
+    ck_assert_int_eq(line_with("a 1 b 2 [name=%s]", times(63, "x")), 0);
+    ck_assert_uint_eq(strlen(config.rules[0].options.name), 63);
+    ck_assert_int_eq(line_with("a 2 b 2 [name=%s]", times(64, "x")), -1);
+    ck_assert_int_eq(line_with("a 3 %s 2", times(63, "x")), 0);
+    ck_assert_int_eq(line_with("a 4 %s 2", times(64, "x")), -1);
+    ck_assert_int_eq(line_with("a 5 %sabc 2", times(25, "123456789.")), 0);
+    ck_assert_int_eq(line_with("a 6 %sabcd 2", times(25, "123456789.")), -1);
+    ck_assert_int_eq(line_with("unix:/%s - b 2", times(106, "x")), 0);
+    ck_assert_int_eq(line_with("unix:/%s - b 2", times(107, "x")), -1);
+    ck_assert_int_eq(line_with("unix:@%s - b 2", times(107, "x")), 0);
+    ck_assert_int_eq(line_with("unix:@%s - b 2", times(108, "x")), -1);
+    ck_assert_int_eq(line_with("a 7 b%s 2", times(31, ",b")), 0);
+    ck_assert_uint_eq(config.rules[config.rule_count - 1].remote_count, REMOTES_MAX);
+    ck_assert_int_eq(line_with("a 8 b%s 2", times(32, ",b")), -1);
+    ck_assert_uint_eq(config.rule_count, 6);
+    ck_assert_ptr_nonnull(strstr(said, "x: a name has 63 characters at most: name=xxxx"));
+    ck_assert_ptr_nonnull(strstr(said, "x: not an address or a name: xxxx"));
+    ck_assert_ptr_nonnull(strstr(said, "x: a name has 253 characters at most: 123456789."));
+    ck_assert_ptr_nonnull(strstr(said, "x: the name of the socket is too long (107 bytes at most): unix:/xxx"));
+    ck_assert_ptr_nonnull(strstr(said, "x: the name of the socket is too long (107 bytes at most): unix:@xxx"));
+    ck_assert_ptr_nonnull(strstr(said, "x: more than 32 remotes: b,b,"));
+    ck_assert_uint_eq(config.faults, 6);
+    config_free(&config);
+}
+END_TEST
+
+START_TEST(two_rules_do_not_listen_at_one_place)
+{
+    static const char *const table[][3] = {
+        {"127.0.0.1 80 h 1", "127.0.0.1 080/tcp h 2", "127.0.0.1 80"},
+        {"::1 80 h 1", "[0:0::1] 80 h 2", "::1 80"},
+        {"localhost 80 h 1", "LOCALHOST 80 h 2", "localhost 80"},
+        {"* 80 h 1", "* 80 h 2", "* 80"},
+        {"* 80 h 1", "0.0.0.0 80 h 2", "0.0.0.0 80"},
+        {"* 80 h 1", ":: 80 h 2", ":: 80"},
+        {"0.0.0.0 80 h 1", "* 80 h 2", "* 80"},
+        {"[::] 80 h 1", "* 80 h 2", "* 80"},
+        {"unix:/a - h 1", "unix:/a - h 2", "unix:/a -"},
+        {"unix:@a - h 1", "unix:@a - h 2", "unix:@a -"},
+        /* these do */
+        {"127.0.0.1 80 h 1", "127.0.0.1 81 h 1", NULL},
+        {"127.0.0.1 80 h 1", "127.0.0.2 80 h 1", NULL},
+        {"127.0.0.1 0 h 1", "127.0.0.1 0 h 1", NULL},
+        {"* 0 h 1", "0.0.0.0 0 h 1", NULL},
+        {"0.0.0.0 80 h 1", ":: 80 h 1", NULL},
+        {"unix:/a - h 1", "unix:/A - h 1", NULL},
+        {"unix:/a - h 1", "unix:@a - h 1", NULL},
+    };
+    char expected[256];
+    for (size_t i = 0; i < COUNT(table); i++) {
+        const char *place = table[i][2];
+        start();
+        ck_assert_int_eq(config_line(&config, "a.conf:1", table[i][0]), 0);
+        ck_assert_int_eq(config_line(&config, "b.conf:2", table[i][1]), place != NULL ? -1 : 0);
+        ck_assert_uint_eq(config.rule_count, place != NULL ? 1 : 2);
+        snprintf(expected, sizeof expected, "b.conf:2: listened on already by a.conf:1: %s\n",
+                 place != NULL ? place : "");
+        finish(place != NULL ? expected : "");
+    }
+}
+END_TEST
+
+START_TEST(there_are_no_more_rules_than_may_be)
+{
+    char line[64];
+    start();
+    for (unsigned i = 0; i <= RULES_MAX; i++) {
+        snprintf(line, sizeof line, "127.0.0.1 %u h 1", i + 1);
+        must(config_line(&config, "x", line) == (i < RULES_MAX ? 0 : -1));
+    }
+    ck_assert_uint_eq(config.rule_count, RULES_MAX);
+    ck_assert_str_eq(config.rules[RULES_MAX - 1].bind.port, "4096");
+    finish("x: more than 4096 rules\n");
+}
+END_TEST
+
+START_TEST(a_rule_can_be_made_of_its_parts)
+{
+    static const char *const bad[][5] = {
+        {"", "1", "h", "2", "x: an address is empty\n"},
+        {"a", "", "h", "2", "x: not a port from 0 to 65535\n"},
+        {"a", "1", "", "2", "x: an address is empty\n"},
+        {"a", "1", "h", "", "x: not a port from 1 to 65535\n"},
+        {"a", "1", "h i", "2", "x: not an address or a name: h i\n"},
+        {"a", "1", "h", "2 [idle=1]", "x: not a port from 1 to 65535: 2 [idle=1]\n"},
+    };
+    start();
+    ck_assert_int_eq(config_rule(&config, "x", "127.0.0.1", "0", "h,[::1]", "22"), 0);
+    ck_assert_str_eq(rules(), "127.0.0.1 0 > h 22, ::1 22");
+    finish("");
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        start();
+        ck_assert_int_eq(config_rule(&config, "x", bad[i][0], bad[i][1], bad[i][2], bad[i][3]), -1);
+        ck_assert_uint_eq(config.rule_count, 0);
+        finish(bad[i][4]);
+    }
+}
+END_TEST
+
 static void add_lines(TCase *tests)
 {
     tcase_add_test(tests, good_rules_give_what_they_say);
     tcase_add_test(tests, rules_are_named_by_where_they_listen);
     tcase_add_test(tests, each_bad_line_is_told_why);
+    tcase_add_test(tests, all_faults_of_a_line_are_told);
+    tcase_add_test(tests, a_fault_is_one_printable_line_of_bounded_length);
+    tcase_add_test(tests, nobody_has_to_listen_to_faults);
+    tcase_add_test(tests, names_have_the_length_that_they_may_have);
+    tcase_add_test(tests, two_rules_do_not_listen_at_one_place);
+    tcase_add_test(tests, there_are_no_more_rules_than_may_be);
+    tcase_add_test(tests, a_rule_can_be_made_of_its_parts);
+}
+
+/* -- Options -- */
+
+START_TEST(options_are_what_the_header_says_unless_set)
+{
+    const struct rule_options *o = &rule_defaults;
+    ck_assert_str_eq(o->name, "");
+    ck_assert_uint_eq(o->connect, 10000);
+    ck_assert_uint_eq(o->idle, 3600000);
+    ck_assert_uint_eq(o->half, 60000);
+    ck_assert_uint_eq(o->life, 0);
+    ck_assert_uint_eq(o->keepalive.idle, 60);
+    ck_assert_uint_eq(o->keepalive.interval, 10);
+    ck_assert_uint_eq(o->keepalive.probes, 5);
+    ck_assert_uint_eq(o->max + o->max_per_source + o->rate, 0);
+    ck_assert(!o->refuse);
+    ck_assert_int_eq(o->data_path, DATA_PATH_AUTO);
+    ck_assert_str_eq(o->src, "");
+    ck_assert_uint_eq(o->backlog, SOMAXCONN);
+    ck_assert_int_eq(o->mode, -1);
+}
+END_TEST
+
+START_TEST(good_values_are_set)
+{
+    static const char *const table[][3] = {
+        {"name", "web", " name=web"},
+        {"name", "A.b_c-9", " name=A.b_c-9"},
+        {"connect", "500ms", " connect=500"},
+        {"connect", "0500ms", " connect=500"},
+        {"idle", "10s", " idle=10000"},
+        {"idle", "72", " idle=72000"},
+        {"timeout", "72", " idle=72000"},
+        {"idle", "5m", " idle=300000"},
+        {"idle", "1h", ""},
+        {"idle", "1d", " idle=86400000"},
+        {"idle", "30d", " idle=2592000000"},
+        {"idle", "2592000000ms", " idle=2592000000"},
+        {"half", "off", " half=0"},
+        {"half", "none", " half=0"},
+        {"half", "0", " half=0"},
+        {"half", "0ms", " half=0"},
+        {"life", "2h", " life=7200000"},
+        {"keepalive", "off", " keepalive.idle=0"},
+        {"keepalive", "0", " keepalive.idle=0"},
+        {"keepalive", "none", " keepalive.idle=0"},
+        {"keepalive", "on", ""},
+        {"keepalive", "5m", " keepalive.idle=300"},
+        {"keepalive", "30/3", " keepalive.idle=30 keepalive.interval=3"},
+        {"keepalive", "1s/1000ms/1", " keepalive.idle=1 keepalive.interval=1 keepalive.probes=1"},
+        {"keepalive", "32767/32767/127", " keepalive.idle=32767 keepalive.interval=32767 keepalive.probes=127"},
+        {"max", "200", " max=200"},
+        {"max", "10000000", " max=10000000"},
+        {"max", "0", ""},
+        {"max", "none", ""},
+        {"max-per-source", "4", " max_per_source=4"},
+        {"rate", "50", " rate=50"},
+        {"full", "refuse", " refuse=1"},
+        {"full", "pause", ""},
+        {"data-path", "auto", ""},
+        {"data-path", "copy", " data_path=1"},
+        {"data-path", "splice", " data_path=2"},
+        {"src", "10.1.1.2", " src=10.1.1.2"},
+        {"src", "2001:DB8::0:1", " src=2001:db8::1"},
+        {"src", "[::1]", " src=::1"},
+        {"src", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", " src=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+        {"backlog", "1", " backlog=1"},
+        {"backlog", "65535", " backlog=65535"},
+        {"mode", "0660", " mode=660"},
+        {"mode", "0", " mode=0"},
+        {"mode", "00777", " mode=777"},
+    };
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct rule_options options = rule_defaults;
+        const char *reason = rule_option_set(&options, table[i][0], table[i][1]);
+        ck_assert_msg(reason == NULL, "%s=%s: %s", table[i][0], table[i][1], reason);
+        description[0] = '\0';
+        describe_options(&options);
+        ck_assert_str_eq(description, table[i][2]);
+    }
+}
+END_TEST
+
+START_TEST(bad_values_change_nothing)
+{
+    static const char duration[] = "not a duration (500ms, 10s, 5m, 1h, 1d or none; 30d at most)";
+    static const char keepalive[] =
+        "not IDLE[/INTERVAL[/PROBES]] (whole seconds to 32767, 1 to 127 probes) or off";
+    static const char count[] = "not a count (10000000 at most, or none)";
+    static const char mode[] = "not an octal mode from 0 to 0777", backlog[] = "not a number from 1 to 65535";
+    static const char *const table[][3] = {
+        {"", "1", "no such option"},
+        {"idl", "1", "no such option"},
+        {"idle ", "1", "no such option"},
+        {"idle", "", "a value is missing"},
+        {"name", "", "a value is missing"},
+        {"name", "a b", "a name is letters, digits, dots, _ and -"},
+        {"name", "a\n", "a name is letters, digits, dots, _ and -"},
+        {"idle", "-1", duration},
+        {"idle", "+1", duration},
+        {"idle", " 1", duration},
+        {"idle", "1 s", duration},
+        {"idle", "1.5s", duration},
+        {"idle", "s", duration},
+        {"idle", "1S", duration},
+        {"idle", "1min", duration},
+        {"idle", "0x10", duration},
+        {"idle", "31d", duration},
+        {"idle", "2592001", duration},
+        {"idle", "2592000001ms", duration},
+        {"idle", "4294967296ms", duration},
+        {"idle", "18446744073709551616", duration},
+        {"idle", "18446744073709551617ms", duration},
+        {"idle", "213503982334602d", duration}, /* 2^64 ms and a little */
+        {"keepalive", "500ms", keepalive},
+        {"keepalive", "1500ms", keepalive},
+        {"keepalive", "0s", keepalive},
+        {"keepalive", "32768", keepalive},
+        {"keepalive", "1d", keepalive},
+        {"keepalive", "1/0", keepalive},
+        {"keepalive", "1/", keepalive},
+        {"keepalive", "/1", keepalive},
+        {"keepalive", "1//1", keepalive},
+        {"keepalive", "1/1/0", keepalive},
+        {"keepalive", "1/1/128", keepalive},
+        {"keepalive", "1/1/1s", keepalive},
+        {"keepalive", "1/1/", keepalive},
+        {"keepalive", "1/1/1/1", keepalive},
+        {"keepalive", "off/1", keepalive},
+        {"keepalive", "00000000000000000000000000000000000000000000000000000000000000001", keepalive},
+        {"max", "x", count},
+        {"max", "-1", count},
+        {"max", "10000001", count},
+        {"max-per-source", "1k", count},
+        {"rate", "50/s", count},
+        {"rate", "4294967297", count},
+        {"full", "no", "not pause or refuse"},
+        {"full", "r", "not pause or refuse"},
+        {"data-path", "zero", "not auto, copy or splice"},
+        {"src", "host", "not a numeric address"},
+        {"src", "*", "not a numeric address"},
+        {"src", "unix:/a", "not a numeric address"},
+        {"src", "1.2.3", "not a numeric address"},
+        {"src", "[]", "not a numeric address"},
+        {"src", "fe80::1%nothing", "not a numeric address"},
+        {"backlog", "0", backlog},
+        {"backlog", "65536", backlog},
+        {"backlog", "none", backlog},
+        {"mode", "8", mode},
+        {"mode", "1000", mode},
+        {"mode", "0o17", mode},
+        {"mode", "-1", mode},
+        {"mode", "000000", mode},
+        {"mode", "rw", mode},
+    };
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct rule_options options = rule_defaults;
+        const char *reason = rule_option_set(&options, table[i][0], table[i][1]);
+        ck_assert_msg(reason != NULL, "%s=%s was taken", table[i][0], table[i][1]);
+        ck_assert_str_eq(reason, table[i][2]);
+        ck_assert(memcmp(&options, &rule_defaults, sizeof options) == 0);
+    }
+}
+END_TEST
+
+START_TEST(keepalive_keeps_what_it_does_not_name)
+{
+    struct rule_options options = rule_defaults;
+    ck_assert_ptr_null(rule_option_set(&options, "keepalive", "30/3/2"));
+    ck_assert_ptr_null(rule_option_set(&options, "keepalive", "off"));
+    ck_assert_ptr_null(rule_option_set(&options, "keepalive", "20"));
+    ck_assert_uint_eq(options.keepalive.idle, 20);
+    ck_assert_uint_eq(options.keepalive.interval, 3);
+    ck_assert_uint_eq(options.keepalive.probes, 2);
+    ck_assert_ptr_null(rule_option_set(&options, "keepalive", "on"));
+    ck_assert_uint_eq(options.keepalive.idle, 60);
+    ck_assert_uint_eq(options.keepalive.probes, 5);
+}
+END_TEST
+
+START_TEST(the_names_of_options_are_those_that_can_be_set)
+{
+    static const char all[] = "name connect idle half life keepalive max max-per-source rate full data-path src "
+                              "backlog mode timeout ";
+    char names[256] = "";
+    unsigned count = 0;
+    for (const char *name; (name = rule_option_name(count)) != NULL; count++) {
+        struct rule_options options;
+        strcat(strcat(names, name), " ");
+        ck_assert_str_ne(rule_option_set(&options, name, ""), "no such option");
+    }
+    ck_assert_str_eq(names, all);
+    ck_assert_ptr_null(rule_option_name(count + 1));
+    ck_assert_ptr_null(rule_option_name(UINT32_MAX));
+}
+END_TEST
+
+START_TEST(defaults_are_of_the_rules_below)
+{
+    struct rule_options given = rule_defaults;
+    given.life = 5000;
+    said[0] = '\0';
+    config_init(&config, &given, hear, NULL);
+    ck_assert_int_eq(config_line(&config, "x", "a 1 b 2"), 0);
+    ck_assert_int_eq(config_line(&config, "x", "default [idle=1,mode=600]"), 0);
+    ck_assert_int_eq(config_line(&config, "x", "default [half=3] # more"), 0);
+    ck_assert_int_eq(config_line(&config, "x", "a 2 b 2"), 0);
+    ck_assert_int_eq(config_line(&config, "x", "a 3 b 2 [idle=2,life=none]"), 0);
+    ck_assert_int_eq(config_line(&config, "x", "unix:/a - b 2"), 0);
+    ck_assert_int_eq(config_line(&config, "x", "default [idle=7,half=x]"), -1); /* all or nothing */
+    ck_assert_int_eq(config_line(&config, "x", "a 4 b 2"), 0);
+    ck_assert_str_eq(rules(), "a 1 > b 2 life=5000\n"
+                              "a 2 > b 2 idle=1000 half=3000 life=5000 mode=600\n"
+                              "a 3 > b 2 idle=2000 half=3000 mode=600\n"
+                              "unix:/a - > b 2 idle=1000 half=3000 life=5000 mode=600\n"
+                              "a 4 > b 2 idle=1000 half=3000 life=5000 mode=600");
+    finish("x: not a duration (500ms, 10s, 5m, 1h, 1d or none; 30d at most): half=x\n");
+}
+END_TEST
+
+static void add_options(TCase *tests)
+{
+    tcase_add_test(tests, options_are_what_the_header_says_unless_set);
+    tcase_add_test(tests, good_values_are_set);
+    tcase_add_test(tests, bad_values_change_nothing);
+    tcase_add_test(tests, keepalive_keeps_what_it_does_not_name);
+    tcase_add_test(tests, the_names_of_options_are_those_that_can_be_set);
+    tcase_add_test(tests, defaults_are_of_the_rules_below);
 }
 
 int main(void)
 {
-    return run_suite("config", add_lines, NULL);
+    return run_suite("config", add_lines, add_options, add_access, add_files, add_memory, NULL);
 }
