@@ -39,6 +39,7 @@ enum {
     MESSAGE_MOST = 3900,     /* bytes of an event's message, escaped */
     BUFFER_SIZE = 64 << 10,
     GATHER = 100,            /* ms */
+    RETRY_LEAST = 10,        /* ms: a terminal takes 4 KiB at a time */
     RETRY_MOST = 1000,       /* ms */
     LAST_WAIT = 1000,        /* ms that log_close() waits at most */
 };
@@ -70,7 +71,7 @@ struct log {
     mode_t type; /* of fd: S_IFREG, ... */
     struct form form;
     enum state state;
-    unsigned retry; /* ms */
+    unsigned retry; /* ms; how long it waits if the next write is BLOCKED, too */
     uint64_t dropped;
     size_t used, written; /* `written` is less than the first line's length */
     char buffer[BUFFER_SIZE];
@@ -332,6 +333,8 @@ static enum state write_buffer(struct log *log)
         else if (errno != EINTR)
             state = FAILED;
     }
+    if (at > log->written)
+        log->retry = RETRY_LEAST;
     forget_written(log, at);
     return state;
 }
@@ -372,12 +375,12 @@ static void flush(struct log *log)
         append_dropped(log);
         log->state = write_buffer(log);
     }
-    if (log->state == FAILED)
+    if (log->state == FAILED) {
         delay = RETRY_MOST;
-    else if (log->state == BLOCKED)
-        delay = log->retry = log->retry * 2 < RETRY_MOST ? log->retry * 2 : RETRY_MOST;
-    else
-        log->retry = GATHER / 2;
+    } else if (log->state == BLOCKED) {
+        delay = log->retry;
+        log->retry = delay * 2 < RETRY_MOST ? delay * 2 : RETRY_MOST;
+    }
     asyncore_timer_set_background(&log->timer, 1);
     if (asyncore_call_later(log->map, &log->timer, delay, timer_due, log) < 0)
         log->state = FREE;
@@ -504,7 +507,7 @@ int log_open(struct log **ret, struct asyncore_map *map, const struct log_option
     log->options = *options;
     log->form.json = options->json;
     log->fd = -1;
-    log->retry = GATHER / 2;
+    log->retry = RETRY_LEAST;
     log->form.stamp = STAMP_NONE;
     if (!options->line)
         r = set_output(log, options->file);
