@@ -329,8 +329,8 @@ ASYNCORE_API void asyncore_log_info(struct asyncore_dispatcher *d, const char *t
 
 struct asyncore_pipe { /* 32 bytes; zero it before its first use */
     int read_, write_;
-    uint32_t size;   /* ro: what the kernel granted: so many bytes when they come in full pages; 0: it is not open */
-    uint32_t filled; /* ro: bytes in it */
+    uint32_t size;   /* ro: what the kernel granted, a page for each of its slots; 0: it is not open */
+    uint32_t filled; /* ro: bytes in it: a slot holds part of one segment, a byte of it or several pages */
     void *reserved_[2];
 };
 
@@ -350,7 +350,8 @@ ASYNCORE_API void asyncore_pipe_close(struct asyncore_map *map, struct asyncore_
  *     -EAGAIN   the pipe is empty, and the kernel found nothing to splice. If the socket is readable all the same, ask
  *               asyncore_recv: it is an urgent byte, for one (which recv gives with SO_OOBINLINE, or passes over)
  *     -ENOBUFS  the pipe holds bytes, and took no more: it is full, or the socket empty, which the kernel does not tell
- *               apart. Empty the pipe, then ask again. Small segments fill a pipe long before `filled` is `size`
+ *               apart. Empty the pipe, then ask again. Small segments fill a pipe long before `filled` is `size`,
+ *               large ones long after
  * direction ASYNCORE_WRITE, from the pipe into the socket, in place of asyncore_send:
  *     > 0       so many bytes were taken
  *     0         the pipe is empty
