@@ -9,23 +9,16 @@
  * server has accepted all idle connections, for they came first.
  *
  * Sockets are edge-triggered for both directions: one epoll_ctl() a connection, and reading until a short read. */
-#include <arpa/inet.h>
+#include "load.h"
+
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 enum {
-    PERIOD = 251,      /* of the pattern; message k starts k bytes into it: an old echo is not taken for a new one */
-    SILENCE = 20000,   /* ms after which the server counts as hung */
     SLOWEST = 1000000, /* us: the histogram's last place has all that took longer */
     WARM_UP = 50       /* ms */
 };
@@ -52,31 +45,6 @@ static uint64_t messages;
 static size_t in_flight;
 static uint32_t histogram[SLOWEST + 1];
 
-static _Noreturn void fail(const char *what, const char *why)
-{
-    fprintf(stderr, "load_echo: %s: %s\n", what, why);
-    exit(1);
-}
-
-static uint64_t now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static double number(const char *text, const char *what, double max)
-{
-    char *end;
-    double value = strtod(text, &end);
-
-    if (end != text && *end == '\0' && value >= 0 && value <= max)
-        return value;
-    fprintf(stderr, "load_echo: not a valid %s: %s\n", what, text);
-    exit(2);
-}
-
 static void parse(int argc, char **argv)
 {
     if (argc < 5 || argc > 6) {
@@ -94,39 +62,21 @@ static void parse(int argc, char **argv)
 
 /* -- Connections -------------------------------------------------------------------------------------------------- */
 
-static int dial(void)
-{
-    struct sockaddr_in server = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    const struct linger reset = {.l_onoff = 1}; /* no TIME_WAIT: thousands of them would tax the next measurement */
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    server.sin_port = htons((uint16_t)options.port);
-    if (fd < 0)
-        fail("socket", strerror(errno));
-    if (connect(fd, (struct sockaddr *)&server, sizeof server) < 0)
-        fail("connect", strerror(errno));
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    return fd;
-}
-
 static void open_connections(void)
 {
     size_t i;
 
     busy = calloc(options.connections, sizeof *busy);
     idle = calloc(options.idle + 1, sizeof *idle);
-    pattern = malloc(options.size + PERIOD);
+    pattern = pattern_new(options.size + PERIOD);
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (!busy || !idle || !pattern || epoll < 0)
+    if (!busy || !idle || epoll < 0)
         fail("cannot start", strerror(errno));
-    for (i = 0; i < options.size + PERIOD; i++)
-        pattern[i] = (unsigned char)(i % PERIOD);
     for (i = 0; i < options.idle; i++)
-        idle[i] = dial();
+        idle[i] = dial(options.port);
     for (i = 0; i < options.connections; i++) {
         struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = &busy[i]};
-        busy[i].fd = dial();
+        busy[i].fd = dial(options.port);
         busy[i].message = (unsigned)i;
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, busy[i].fd, &event) < 0)
             fail("epoll_ctl", strerror(errno));
@@ -140,11 +90,12 @@ static void check_idle(void)
 
     for (size_t i = 0; i < options.idle; i++)
         if (recv(idle[i], &byte, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN)
-            fail("an idle connection", "the server closed it, or sent something");
+            lost("an idle connection", "the server closed it, or sent something");
 }
 
 /* -- Messages ----------------------------------------------------------------------------------------------------- */
 
+/* Message k starts k bytes into the pattern: an old echo is not taken for a new one. */
 static const unsigned char *content(const struct connection *c)
 {
     return pattern + c->message % PERIOD;
@@ -157,7 +108,7 @@ static void send_more(struct connection *c)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0)
-            fail("send", strerror(errno));
+            lost("send", strerror(errno));
         c->sent += (size_t)n;
     }
 }
@@ -185,9 +136,9 @@ static void complete(struct connection *c)
 static void take(struct connection *c, const unsigned char *data, size_t n)
 {
     if (n > c->sent - c->received)
-        fail("echo", "more came back than was sent");
+        lost("echo", "more came back than was sent");
     if (memcmp(data, content(c) + c->received, n) != 0)
-        fail("echo", "what came back is not what was sent");
+        lost("echo", "what came back is not what was sent");
     c->received += n;
     if (c->received == options.size)
         complete(c);
@@ -201,9 +152,9 @@ static void receive(struct connection *c)
     do {
         n = recv(c->fd, buffer, sizeof buffer, MSG_DONTWAIT);
         if (n == 0)
-            fail("recv", "the server closed a busy connection");
+            lost("recv", "the server closed a busy connection");
         if (n < 0 && errno != EAGAIN)
-            fail("recv", strerror(errno));
+            lost("recv", strerror(errno));
         if (n > 0)
             take(c, buffer, (size_t)n);
     } while (n == (ssize_t)sizeof buffer);
@@ -253,9 +204,7 @@ int main(int argc, char **argv)
     parse(argc, argv);
     open_connections();
     drive(WARM_UP / 1000.0);
-    puts("ready");
-    fflush(stdout);
-    if (getchar() == EOF)
+    if (!say_and_wait("ready"))
         return 0;
 
     messages = 0;
