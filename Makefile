@@ -1,7 +1,7 @@
 # The front door. CMakeLists.txt is the build; this starts it, with what it needs installed where a target says so.
 
 .DEFAULT_GOAL := all
-.PHONY: all deps test coverage sim sim-proof torture demo bench fuzz install clean check-style help
+.PHONY: all deps test coverage sim sim-proof torture demo bench bench-forward fuzz install clean check-style help
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
@@ -89,6 +89,14 @@ bench:
 	$(COMPILE) --target bench
 	@BIN="$(CURDIR)/$(BUILD)/bin" $(ALONE) bench/run $(BENCH)
 
+# A peer that cannot be installed is left out.
+bench-forward:
+	@tools/deps.sh build
+	@tools/deps.sh bench-forward || true
+	$(CONFIGURE) -DBUILD_TESTING=OFF
+	$(COMPILE) --target bench_forward
+	@BIN="$(CURDIR)/$(BUILD)/bin" $(ALONE) bench/forward $(BENCH)
+
 # A build of its own, by clang. The tests replay what is kept without it.
 fuzz: BUILD := build-fuzz
 fuzz: OPTIONS := -DCMAKE_C_COMPILER=$(or $(CLANG),clang) -DASYNCORE_FUZZ=ON -DASYNCORE_SANITIZE=address$(comma)undefined
@@ -120,6 +128,7 @@ help:
 	@echo "make sim               programs in simulated worlds (SEEDS=1000 SCENARIO=echo SIM='--help': see tests/sim)"
 	@echo "make torture           every system call and allocation of these programs made to fail once"
 	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
+	@echo "make bench-forward     installs other forwarders and measures portforward beside them (BENCH='--quick')"
 	@echo "make fuzz SECONDS=60   fuzzes each target of fuzz/ for so long (TARGET=name: that one; SEED=1: the same again)"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"
 	@echo "make deps              installs what 'make test' needs"

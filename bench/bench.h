@@ -1,5 +1,5 @@
-/* bench.h: what the echo servers that the library is compared with have in common. None of them takes an argument:
- * each listens on a free port of 127.0.0.1, prints "NAME: listening on 127.0.0.1:PORT", and serves until killed. */
+/* bench.h: what the servers that the library is compared with have in common: each listens on a free port of 127.0.0.1,
+ * prints "NAME: listening on 127.0.0.1:PORT", and serves until killed. The echo servers take no argument. */
 #ifndef BENCH_H
 #define BENCH_H
 

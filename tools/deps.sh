@@ -2,7 +2,7 @@
 # Installs what is missing of what a target needs, with apt-get. Silent when nothing is missing. Elsewhere than on
 # Debian and its kin it names what is missing and goes on: the build says what it cannot do without.
 #
-#   tools/deps.sh build|test|coverage|fuzz|valgrind...
+#   tools/deps.sh build|test|coverage|fuzz|valgrind|bench-forward...
 set -eu
 
 missing=""
@@ -37,6 +37,18 @@ for what in "$@"; do
         need llvm sh -c "command -v llvm-symbolizer || ls /usr/lib/llvm-*/bin/llvm-symbolizer"
         ;;
     valgrind) need "valgrind libc6-dbg" command -v valgrind ;;
+    bench-forward)
+        PATH=$PATH:/usr/sbin:/sbin # where the servers are, and not everybody looks
+        need python3 command -v python3
+        need "valgrind libc6-dbg" command -v valgrind
+        need strace command -v strace
+        for server in haproxy nginx rinetd; do
+            need "$server" command -v "$server"
+        done
+        need libnginx-mod-stream test -e /usr/lib/nginx/modules/ngx_stream_module.so
+        need socat command -v socat
+        need redir command -v redir
+        ;;
     *)
         echo "deps.sh: unknown set of packages: $what" >&2
         exit 2
@@ -61,8 +73,25 @@ echo "deps.sh: installing with apt-get: $missing"
 apt() {
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" </dev/null >/dev/null
 }
+
+# Packages with a server start it, and have it started ever after; modules restart it. Here they are wanted as programs
+# only, and a server that runs already is left alone.
+as_root() {
+    $sudo sh -c "$1"
+}
+policy=/usr/sbin/policy-rc.d
+servers=$(printf '%s\n' $missing | grep -e haproxy -e nginx -e rinetd || true)
+if [ -n "$servers" ] && [ ! -e $policy ]; then
+    trap 'as_root "rm -f $policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    as_root "printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy"
+fi
+
 apt update || echo "deps.sh: apt-get update failed; trying with the lists that are there" >&2
 if ! apt install --no-install-recommends $missing; then
     echo "deps.sh: apt-get could not install: $missing" >&2
     exit 1
 fi
+for server in $servers; do
+    as_root "update-rc.d $server disable; ! command -v systemctl || systemctl disable $server" >/dev/null 2>&1 || true
+done
