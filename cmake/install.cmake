@@ -29,3 +29,15 @@ install(FILES "${PROJECT_BINARY_DIR}/asyncore.pc" DESTINATION "${pc_dir}")
 if(top_level)
     install(FILES docs/man/portforward.conf.5 DESTINATION "${CMAKE_INSTALL_MANDIR}/man5")
 endif()
+
+# systemd's unit names the program by its full path, which is known when it is installed: --prefix may come that late.
+if(top_level)
+    install(CODE "
+        set(portforward \"${CMAKE_INSTALL_BINDIR}/portforward\")
+        if(NOT IS_ABSOLUTE \"\${portforward}\")
+            set(portforward \"\${CMAKE_INSTALL_PREFIX}/\${portforward}\")
+        endif()
+        configure_file(\"${PROJECT_SOURCE_DIR}/contrib/portforward.service.in\"
+            \"${PROJECT_BINARY_DIR}/portforward.service\" @ONLY)")
+    install(FILES "${PROJECT_BINARY_DIR}/portforward.service" DESTINATION lib/systemd/system)
+endif()

@@ -55,6 +55,14 @@ readelf -d "$lib/libasyncore.so" | grep -q 'SONAME.*\[libasyncore\.so\.0]' || fa
 [ -x "$prefix/bin/portforward" ] && [ "$(ls "$prefix/bin")" = portforward ] || fail "programs: $(ls "$prefix/bin")"
 [ -f "$prefix/share/man/man5/portforward.conf.5" ] || fail "no portforward.conf.5"
 
+# What systemd itself finds in the unit, where there is systemd.
+unit=$prefix/lib/systemd/system/portforward.service
+grep -qx "ExecStart=$prefix/bin/portforward -c /etc/portforward.conf" "$unit" || fail "the unit starts another program"
+if command -v systemd-analyze >/dev/null; then
+    said=$(systemd-analyze verify --man=no "$unit" 2>&1 | grep portforward || true)
+    [ -z "$said" ] || fail "systemd-analyze: $said"
+fi
+
 # -- find_package
 
 cp "$here/CMakeLists.txt" "$here/user.c" "$scratch"
