@@ -200,7 +200,7 @@ static const char *set_mode(void *field, const char *value)
 
 #define FIELD(field) offsetof(struct rule_options, field)
 
-static const struct option {
+static const struct known_option {
     const char *name;
     size_t offset;
     const char *(*set)(void *field, const char *value); /* NULL, or why not */
@@ -224,7 +224,7 @@ static const struct option {
 
 enum { OPTIONS = sizeof(table) / sizeof(*table) };
 
-static const struct option *option_named(const char *name)
+static const struct known_option *option_named(const char *name)
 {
     for (size_t i = 0; i < OPTIONS; i++)
         if (strcmp(table[i].name, name) == 0)
@@ -239,7 +239,7 @@ const char *rule_option_name(unsigned index)
 
 const char *rule_option_set(struct rule_options *options, const char *name, const char *value)
 {
-    const struct option *option = option_named(name);
+    const struct known_option *option = option_named(name);
 
     if (!option)
         return "no such option";

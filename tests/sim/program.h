@@ -32,6 +32,7 @@
 #define asyncore_file_dispatcher_init(f, cls, map)      witness_file_init(f, cls, map)
 #define asynchat_init(c, cls, map)                      witness_chat_init(c, cls, map)
 #define asyncore_close(d)                               witness_close(d)
+#define asyncore_create_socket(d, family, type)         witness_create_socket(d, family, type)
 #define asyncore_fini(d)                                witness_fini(d)
 
 #endif

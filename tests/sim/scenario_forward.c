@@ -3,20 +3,27 @@
  * the other: all bytes before an end, an end only where there was one, and a reset never as one.
  *
  * The remote is an address or a name, answers late or not at all, refuses, or cannot be reached. In some worlds it is
- * deaf: everything fills up, until the forwarder reads no more from clients, and then these reset. */
-#include "../../portforward/forward.c"
-#include "../../portforward/pair.c"
+ * deaf: everything fills up, until the forwarder reads no more from clients, and then these reset. In some it is hasty: its
+ * timeouts are short, so that pairs end before they are done, and then no peer may take that for an end of stream.
+ *
+ * When everybody should be done the forwarder drains, and its loop must end. */
 #include "program.h"
+
+#include "../../portforward/pair.c"
+#include "../../portforward/rule.c"
+#include "../../portforward/service.c"
 #include "sim.h"
 
 enum {
     PAIRS = 8,
     DEAF_BUFFERS = 100 << 10, /* larger ones would take long to fill */
     DEAF = 30,                /* seconds */
-    NOTICED = 200             /* milliseconds: select looks for a mere error every 100 */
+    NOTICED = 200,            /* milliseconds: select looks for a mere error every 100 */
+    DRAIN = 50 * 60,          /* seconds: everybody has come and gone */
+    DRAIN_MS = 60 * 1000
 };
 
-enum remote {
+enum remote_kind {
     ADDRESS,
     HOSTS_NAME,
     SLOW_NAME,
@@ -34,16 +41,17 @@ struct side {
     unsigned char head[8];
 };
 
-struct state {
-    struct forward forward;
-    enum remote remote;
-    bool started;
+struct forwarding {
+    struct service *service;
+    struct log *log;
+    enum remote_kind remote;
+    bool hasty;
     int count;
     struct peer listener;
     struct side clients[PAIRS], servers[PAIRS];
 };
 
-static struct side *side_by_salt(struct state *state, uint64_t salt)
+static struct side *side_by_salt(struct forwarding *state, uint64_t salt)
 {
     for (int i = 0; i < PAIRS; i++) {
         if (state->clients[i].peer.salt == salt)
@@ -111,13 +119,13 @@ static void plan(struct run *run, struct peer *peer, size_t total)
 
 static struct peer *accepted(struct peer *listener)
 {
-    struct state *state = listener->owner;
+    struct forwarding *state = listener->owner;
 
     oracle_that(peer_run(listener), listener->accepts < PAIRS, "more", "more connections than clients");
     return listener->accepts < PAIRS ? &state->servers[listener->accepts].peer : NULL;
 }
 
-static const char *draw_remote(struct run *run, struct state *state)
+static const char *draw_remote(struct run *run, struct forwarding *state)
 {
     struct random *r = &run->random;
     uint64_t delay = random_scale(r, 1000, 20 * ASYNCORE_SIM_SECOND);
@@ -125,7 +133,8 @@ static const char *draw_remote(struct run *run, struct state *state)
     struct asyncore_sim_link link = run->options.link;
     char both[64];
 
-    state->remote = random_chance(r, 60) || run->config->full ? ADDRESS : (enum remote)random_in(r, HOSTS_NAME, SILENT);
+    state->remote =
+        random_chance(r, 60) || run->config->full ? ADDRESS : (enum remote_kind)random_in(r, HOSTS_NAME, SILENT);
     if (state->remote == HOSTS_NAME)
         return "server";
     if (state->remote == SLOW_NAME || state->remote == NO_NAME)
@@ -147,14 +156,14 @@ static const char *draw_remote(struct run *run, struct state *state)
 
 static struct pair *pair_of(struct run *run, const struct peer *client)
 {
-    struct state *state = run->state;
+    struct forwarding *state = run->state;
     struct os *os = sim_os(run->world, "client");
     struct sockaddr_storage own, other;
     socklen_t own_length = sizeof own, other_length;
 
     if (client->fd < 0 || os->getsockname(client->fd, (struct sockaddr *)&own, &own_length, os) < 0)
         return NULL;
-    for (struct pair *p = state->forward.pairs; p != NULL; p = p->next) {
+    for (struct pair *p = state->service->rules.pairs.first; p != NULL; p = p->next) {
         other_length = sizeof other;
         if (asyncore_peername(&p->client.base, &other, &other_length) == 0 &&
             ((struct sockaddr_in *)&own)->sin_port == ((struct sockaddr_in *)&other)->sin_port)
@@ -167,10 +176,10 @@ static void check_noticed(struct asyncore_sim *world, void *arg)
 {
     struct side *client = arg;
     struct run *run = peer_run(&client->peer);
-    const struct state *state = run->state;
+    const struct forwarding *state = run->state;
 
     (void)world;
-    for (const struct pair *p = state->forward.pairs; p != NULL; p = p->next)
+    for (const struct pair *p = state->service->rules.pairs.first; p != NULL; p = p->next)
         oracle_that(run, p != client->reset, "deaf", "the reset of %s is not noticed", client->peer.name);
 }
 
@@ -187,7 +196,7 @@ static void reset_client(struct asyncore_sim *world, void *arg)
                         client);
 }
 
-static void plan_deaf(struct run *run, struct state *state)
+static void plan_deaf(struct run *run, struct forwarding *state)
 {
     size_t buffers = run->options.send_buffer + run->options.receive_buffer;
 
@@ -199,23 +208,80 @@ static void plan_deaf(struct run *run, struct state *state)
     }
 }
 
-static int start(struct run *run)
-{
-    struct state *state = run->state = run_alloc(run, sizeof *state);
-    struct asyncore_map *map = run_map(run, "forward");
-    struct peer_host *servers = peer_host(run, "server"), *clients = peer_host(run, "client");
-    size_t total = (size_t)run_size(run, random_chance(&run->random, 1) ? 1 << 20 : 64 << 10, 6000);
-    struct forward_options options = {"*", "8080", NULL, "80"};
-    char name[32];
-    int error;
+/* -- The forwarder -- */
 
-    options.remote_host = draw_remote(run, state);
-    error = map != NULL ? forward_start(&state->forward, map, &options) : -ENOMEM;
-    if (error < 0)
-        return error;
-    state->started = true;
-    run->connections = 2 * PAIRS;
-    state->count = (int)run_size(run, PAIRS, 2);
+/* Lines of connections say how they ended, and the oracles look at what the peers got; all other lines complain. */
+static void log_text(void *arg, const char *text)
+{
+    if (strstr(text, " end=") == NULL)
+        run_log(arg, "error", text);
+}
+
+static void rule_text(struct run *run, struct forwarding *state, char *text, size_t size)
+{
+    static const char *const paths[] = {"auto", "copy", "splice"};
+    struct random *r = &run->random;
+    const char *remote = draw_remote(run, state), *path = paths[random_in(r, 0, 2)];
+
+    state->hasty = !run->config->full && random_chance(r, 10);
+    if (!state->hasty)
+        snprintf(text, size, "* 8080 %s 80 [connect=off,idle=off,half=off,data-path=%s]", remote, path);
+    else
+        snprintf(text, size, "* 8080 %s 80 [connect=%ums,idle=%ums,half=%ums,life=%ums,keepalive=2s,data-path=%s]",
+                 remote, (unsigned)random_scale(r, 1, 2000), (unsigned)random_scale(r, 1, 2000),
+                 (unsigned)random_scale(r, 1, 2000), (unsigned)random_scale(r, 1, 4000), path);
+}
+
+static int forwarder_start(struct run *run, struct asyncore_map *map)
+{
+    struct forwarding *state = run->state;
+    struct log_options log = {.line = log_text, .arg = run};
+    struct service_options options = {.max = 1000};
+    struct config config;
+    char text[256];
+    int error = -ENOMEM;
+
+    rule_text(run, state, text, sizeof text);
+    config_init(&config, NULL, NULL, NULL);
+    if (config_line(&config, "scenario", text) == 0)
+        error = log_open(&state->log, map, &log);
+    options.log = state->log;
+    if (error == 0)
+        error = service_new(&state->service, map, &options);
+    if (error == 0 && service_apply(state->service, &config) < 0)
+        error = -ENOMEM;
+    config_free(&config);
+    return error;
+}
+
+static void forwarder_free(struct forwarding *state)
+{
+    service_free(state->service);
+    log_close(state->log);
+    state->service = NULL;
+    state->log = NULL;
+}
+
+static void drain(struct asyncore_sim *world, void *arg)
+{
+    struct run *run = arg;
+    struct forwarding *state = run->state;
+    const struct rules *rules = &state->service->rules;
+
+    (void)world;
+    oracle_that(run, rules->pairs.first == NULL || oracle_excused(run), "stuck", "a pair is left in the forwarder");
+    for (const struct rule *rule = rules->first; rule; rule = rule->next)
+        for (unsigned i = 0; i < rule->listener_count; i++)
+            oracle_listens(run, &rule->listeners[i]->base);
+    service_drain(state->service, DRAIN_MS);
+}
+
+static void start_peers(struct run *run, size_t total)
+{
+    struct forwarding *state = run->state;
+    struct peer_host *clients = peer_host(run, "client");
+    char name[32];
+
     for (int i = 0; i < state->count; i++) {
         plan(run, &state->clients[i].peer, total);
         plan(run, &state->servers[i].peer, total);
@@ -229,22 +295,39 @@ static int start(struct run *run)
         peer_plan_full(&state->clients[i].peer.plan);
         peer_plan_full(&state->servers[i].peer.plan);
     }
-    if (!run->config->full && state->remote <= HOSTS_NAME &&
+}
+
+static int start(struct run *run)
+{
+    struct forwarding *state = run->state = run_alloc(run, sizeof *state);
+    struct asyncore_map *map = run_map(run, "forward");
+    struct peer_host *servers = peer_host(run, "server");
+    size_t total = (size_t)run_size(run, random_chance(&run->random, 1) ? 1 << 20 : 64 << 10, 6000);
+    int error = map != NULL ? forwarder_start(run, map) : -ENOMEM;
+
+    if (error < 0) {
+        forwarder_free(state);
+        return error;
+    }
+    run->connections = 2 * PAIRS;
+    run->free_turns = 2 * DRAIN / RETRY_FAILED + 100; /* timers, and names that are looked up again and again */
+    state->count = (int)run_size(run, PAIRS, 2);
+    start_peers(run, total);
+    if (!run->config->full && !state->hasty && state->remote <= HOSTS_NAME &&
         run->options.send_buffer + run->options.receive_buffer <= DEAF_BUFFERS && random_chance(&run->random, 8))
         plan_deaf(run, state);
     state->listener.owner = state;
     if (state->remote != REFUSES)
         peer_listen(&state->listener, servers, 80, accepted);
+    asyncore_sim_at(run->world, DRAIN * ASYNCORE_SIM_SECOND, drain, run);
     return 0;
 }
 
 static void finish(struct run *run)
 {
-    struct state *state = run->state;
+    struct forwarding *state = run->state;
 
-    oracle_that(run, state->forward.pairs == NULL || run->loop_failed, "stuck", "a pair is left in the forwarder");
-    oracle_listens(run, &state->forward.listener);
-    forward_stop(&state->forward);
+    forwarder_free(state);
     peer_close_listener(&state->listener);
 }
 
@@ -253,7 +336,7 @@ static bool polite(const struct side *side)
     return side->peer.plan.end <= PEER_WAITS && side->peer.plan.enough == 0;
 }
 
-static void check_side(struct run *run, const struct side *side)
+static void check_side(struct run *run, const struct side *side, bool hasty)
 {
     const struct peer *peer = &side->peer, *from = side->from != NULL ? &side->from->peer : NULL;
 
@@ -267,7 +350,7 @@ static void check_side(struct run *run, const struct side *side)
         oracle_reported(run, peer->name, from->sent_end && from->sent == peer->received);
     else if (peer->got_end)
         oracle_end(run, peer->name, from->sent_end, from->sent, peer->received);
-    if (run->hard || !polite(side) || !polite(side->from))
+    if (run->hard || hasty || !polite(side) || !polite(side->from))
         return;
     oracle_clean(run, peer->name, peer->error);
     oracle_complete(run, peer->name, from->plan.total, peer->received);
@@ -276,13 +359,13 @@ static void check_side(struct run *run, const struct side *side)
 
 static void check(struct run *run)
 {
-    struct state *state = run->state;
+    struct forwarding *state = run->state;
     bool refused = state->remote >= NO_NAME, resets = !run_scripted(run, ASYNCORE_SIM_SETSOCKOPT);
 
     for (int i = 0; i < state->count; i++) {
         const struct side *client = &state->clients[i];
-        check_side(run, client);
-        check_side(run, &state->servers[i]);
+        check_side(run, client, state->hasty);
+        check_side(run, &state->servers[i], state->hasty);
         oracle_that(run, !refused || !client->peer.got_end || !resets, "end",
                     "%s got an end of stream, and there is no remote", client->peer.name);
         oracle_that(run, !refused || !polite(client) || client->peer.error != 0 || !resets, "end",
@@ -290,7 +373,8 @@ static void check(struct run *run)
         if (refused && client->peer.got_end)
             oracle_reported(run, client->peer.name, false);
         if (!refused && !run->hard && polite(client))
-            oracle_that(run, client->peer.got_end || client->from == NULL || !polite(client->from), "end",
+            oracle_that(run,
+                        client->peer.got_end || (state->hasty && client->peer.error != 0) || client->from == NULL || !polite(client->from), "end",
                         "%s got neither an end nor a reset", client->peer.name);
     }
 }

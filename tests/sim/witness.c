@@ -258,6 +258,16 @@ int witness_close(struct asyncore_dispatcher *d)
     return left(asyncore_close(d));
 }
 
+/* A channel without destroy may be opened again. The record is written before: handle_socket runs within. */
+int witness_create_socket(struct asyncore_dispatcher *d, int family, int type)
+{
+    struct record *r = record_of(d, false);
+
+    if (r != NULL && r->life == CLOSED && !r->destroys)
+        r->life = MADE;
+    return asyncore_create_socket(d, family, type);
+}
+
 int witness_fini(struct asyncore_dispatcher *d)
 {
     struct record *r = record_of(d, false);

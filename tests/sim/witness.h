@@ -16,6 +16,7 @@ int witness_with_send_init(struct asyncore_dispatcher_with_send *s, const struct
 int witness_file_init(struct asyncore_file_dispatcher *f, const struct asyncore_class *cls, struct asyncore_map *map);
 int witness_chat_init(struct asynchat *c, const struct asynchat_class *cls, struct asyncore_map *map);
 int witness_close(struct asyncore_dispatcher *d);
+int witness_create_socket(struct asyncore_dispatcher *d, int family, int type);
 int witness_fini(struct asyncore_dispatcher *d);
 
 void witness_begin(struct run *run);    /* forgets what was */
