@@ -340,7 +340,7 @@ END_TEST
 
 START_TEST(files_are_included_eight_deep)
 {
-    char name[16], text[64];
+    char name[32], text[64];
     for (int i = 1; i <= 9; i++) {
         snprintf(name, sizeof name, "%d.conf", i);
         snprintf(text, sizeof text, i < 9 ? "include %d.conf\nh %d r 1\n" : "h 1%d r 1\n", i + 1, i);
