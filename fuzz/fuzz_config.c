@@ -4,7 +4,7 @@
  *
  * What must hold of files: faults are counted, told in one printable line each, and make the reading fail; rules have
  * values within their bounds; and a rule written down again in its longest form is read as the same rule. */
-#include "config_parts.h"
+#include "../portforward/config_parts.h"
 #include "fuzz.h"
 #include <arpa/inet.h>
 #include <asyncore.h>
@@ -80,7 +80,7 @@ static void file_globfree(glob_t *found)
 #define close(fd)                          ((void)(fd))
 #define glob(pattern, flags, failed, found) ((void)(failed), file_glob(pattern, found))
 #define globfree(found)                    file_globfree(found)
-#include "config_file.c"
+#include "../portforward/config_file.c"
 #undef glob
 
 /* -- What must hold -- */

@@ -30,7 +30,7 @@ static _Noreturn void leave(int with)
 #define exit(with)  leave(with)
 #include "common.c"
 #define flush_stdout forward_flush_stdout
-#include "options.c"
+#include "../portforward/options.c"
 #undef exit
 #undef printf
 #undef stdout

@@ -1,6 +1,6 @@
 /* config_files.c: files of rules and what they include. A part of test_config.c. The tests run in a folder of their
  * own, which is removed with all that is in it. */
-#include "config_parts.h"
+#include "../portforward/config_parts.h"
 #include "config_test.h"
 #include <fcntl.h>
 #include <ftw.h>

@@ -2,7 +2,7 @@
 #ifndef CONFIG_TEST_H
 #define CONFIG_TEST_H
 
-#include "config.h"
+#include "../portforward/config.h"
 #include "support.h"
 
 extern struct config config;

@@ -1,5 +1,6 @@
 /* test_config.c: lines and files of rules: what good ones give, what is said of bad ones, to the letter. */
 /* engine-independent */
+/* portforward: config.c config_file.c config_option.c config_rule.c access.c */
 #include "config_test.h"
 #include <stdarg.h>
 #include <sys/socket.h>

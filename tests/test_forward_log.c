@@ -2,7 +2,7 @@
  * and whoever reads it, and that nobody who does not read it holds the program up. */
 /* engine-independent */
 /* portforward: log.c */
-#include "log.h"
+#include "../portforward/log.h"
 #include "support.h"
 #include <ctype.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * happens in a child whose descriptors from 3 on are laid out as systemd does. */
 /* engine-independent */
 /* portforward: notify.c */
-#include "notify.h"
+#include "../portforward/notify.h"
 #include "support.h"
 #include <fcntl.h>
 #include <netinet/in.h>
