@@ -811,8 +811,8 @@ START_TEST(the_old_log_goes_on_when_the_new_one_cannot_be_opened)
     log_rule("anew");
     close_log();
     char *text = (char *)timeless(content(path)), expected[200];
-    snprintf(expected, sizeof expected, "TIME portforward: cannot open the log %s, so the old one goes on: %s", directory,
-             asyncore_strerror(-EISDIR));
+    snprintf(expected, sizeof expected, "TIME portforward: cannot open the log %s, so the old one goes on: %s",
+             directory, asyncore_strerror(-EISDIR));
     ck_assert_ptr_nonnull(strstr(strtok(text, "\n"), "rule=before"));
     ck_assert_str_eq(strtok(NULL, "\n"), expected);
     ck_assert_ptr_nonnull(strstr(strtok(NULL, "\n"), "rule=after"));
