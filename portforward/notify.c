@@ -96,7 +96,7 @@ static bool same_unix(const struct sockaddr_un *a, socklen_t a_length, const str
 {
     size_t size = unix_name_length(a, a_length);
 
-    return size && size == unix_name_length(b, b_length) && memcmp(a->sun_path, b->sun_path, size) == 0;
+    return size == unix_name_length(b, b_length) && memcmp(a->sun_path, b->sun_path, size) == 0;
 }
 
 static bool same_address(const union any_address *a, socklen_t a_length, const union any_address *b, socklen_t b_length)

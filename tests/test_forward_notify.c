@@ -276,12 +276,14 @@ static void refuses_addresses_near_it(const struct where *where)
     struct where other = with_host(where, "127.0.0.2"), any = with_host(where, "0.0.0.0"),
                  mapped = with_host(where, "::ffff:127.0.0.1"), port = *where;
     struct sockaddr_un un = {.sun_family = AF_UNIX};
+    char longer[1000] = "";
     ((struct sockaddr_in *)&port.address)->sin_port ^= htons(1);
     expect(notify_listen_fds() == 2);
     expect(notify_take(address_of(&other), other.length) == -1);
     expect(notify_take(address_of(&any), any.length) == -1);
     expect(notify_take(address_of(&mapped), mapped.length) == -1);
     expect(notify_take(address_of(&port), port.length) == -1);
+    expect(notify_take((struct sockaddr *)longer, sizeof longer) == -1);
     snprintf(un.sun_path, sizeof un.sun_path, "%s2", path);
     expect(notify_take((struct sockaddr *)&un, sizeof un) == -1);
     un.sun_path[strlen(path) - 1] = 0;
@@ -305,13 +307,15 @@ END_TEST
 
 static void refuses_both_families_at_once(const struct where *where)
 {
-    struct where any4 = with_host(where, "0.0.0.0"), loopback = with_host(where, "::1");
+    struct where any4 = with_host(where, "0.0.0.0"), loopback = with_host(where, "::1"), port = *where;
     expect(notify_listen_fds() == 1);
     expect(notify_take(address_of(&any4), any4.length) == -EINVAL);
     expect(notify_take(address_of(where), where->length) == -EINVAL);
     expect(notify_take(address_of(&loopback), loopback.length) == -1);
     ((struct sockaddr_in *)&any4.address)->sin_port ^= htons(1);
+    ((struct sockaddr_in6 *)&port.address)->sin6_port ^= htons(1);
     expect(notify_take(address_of(&any4), any4.length) == -1);
+    expect(notify_take(address_of(&port), port.length) == -1);
     unused();
     expect(strncmp(unused_text, "[::]:", 5) == 0 && !is_open(3));
 }
@@ -418,10 +422,20 @@ END_TEST
 
 START_TEST(a_place_that_is_none_is_ignored)
 {
+    char host[128];
+    snprintf(host, sizeof host, "unix:%s", path);
     static char longest[300];
     const char *const places[] = {"", "/", "@", "vsock:2:1234", "relative/path", longest, "/none/such"};
     memset(longest, '/', sizeof longest - 1);
-    notify_send("READY=1"); /* not set */
+    int fd = manager(host, strrchr(path, '/') + 1), here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    ck_assert_int_eq(chdir(directory), 0);
+    notify_send("READY=1"); /* relative */
+    ck_assert_str_eq(told(fd), "");
+    ck_assert_int_eq(fchdir(here), 0);
+    close(here);
+    close(fd);
+    unsetenv("NOTIFY_SOCKET");
+    notify_send("READY=1");
     for (size_t i = 0; i < COUNT(places); i++) {
         setenv("NOTIFY_SOCKET", places[i], 1);
         notify_send("READY=1");
