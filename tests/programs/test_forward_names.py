@@ -1,7 +1,9 @@
 """portforward and names: what it does when the name server is slow, dead, or changes its mind (name_server.py).
 
 A TTL is 5 s at least, so the tests wait for many seconds each: they run all at once, each with programs of its own."""
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -236,6 +238,24 @@ class Names(ProgramTest):
         client.close()
         self.finish(program)
 
+    def test_a_reload_keeps_what_is_known(self):
+        backends = self.backends("127.0.0.2")
+        self.names.set("web.test", ["127.0.0.2"], ttl=60)
+        path = os.path.join(self.cwd, "rules")
+        self.addCleanup(os.remove, path)
+        with open(path, "w") as f:
+            f.write("127.0.0.1 0 web.test %d\n" % backends.port)
+        program = self.serve("portforward", "-c", path, env={"PORTFORWARD_NAMESERVERS": self.names.address})
+        self.assertEqual(self.served_by(program), "127.0.0.2")
+        self.names.silent("web.test")
+        with open(path, "a") as f:
+            f.write("127.0.0.2 0 web.test %d [name=second]\n" % backends.port)
+        program.process.send_signal(signal.SIGHUP)
+        self.assert_told_once(program, "reloaded: 2 rules")
+        self.assertEqual(self.served_by(program), "127.0.0.2")
+        self.assertEqual(len(self.names.questions("web.test")), 1)
+        self.finish(program)
+
     def test_a_program_that_looks_a_name_up_can_be_stopped(self):
         self.names.silent("web.test")
         program = self.forward("web.test", 9)
@@ -253,7 +273,7 @@ class Names(ProgramTest):
         self.names.set("refuses.test", ["127.0.0.4"], ttl=60)
         self.names.set("two.test", ["127.0.0.2"], ttl=60)
         program = self.forward("absent.test,refuses.test,two.test,127.0.0.3", backends.port)
-        poll_until(lambda: self.served_by(program) != "reset", "an answer of all names")
+        poll_until(lambda: self.served_by(program) == "127.0.0.2", "an answer of all names")
         self.assertEqual([self.served_by(program) for _ in range(5)], ["127.0.0.2"] * 5)
         backends.listeners["127.0.0.2"].shutdown(socket.SHUT_RDWR)
         backends.listeners.pop("127.0.0.2").close()
