@@ -87,7 +87,8 @@ static void check_count(const struct asyncore_pipe *pipe)
 
 /* -- What does not go at once -- */
 
-/* Slots hold bytes of one segment only: the pipe is full though all that was sent would find room in it. */
+/* Slots hold bytes of one segment only: the pipe is full though all that was sent would find room in it. (TCP joins
+ * segments that wait if it comes to that, so that it is not sure to happen there.) */
 START_TEST(small_segments_fill_the_pipe_and_none_is_lost)
 {
     enum {
@@ -97,16 +98,17 @@ START_TEST(small_segments_fill_the_pipe_and_none_is_lost)
     static unsigned char data[SEGMENTS * 1448], got[sizeof data];
     struct asyncore_dispatcher a, b;
     int in[2], out[2], yes = 1, full = 0;
-    size_t moved = 0, all = SEGMENTS * sizes[_i];
-    tcp_pair(in);
-    tcp_pair(out);
+    size_t moved = 0, size = sizes[_i / 2], all = SEGMENTS * size;
+    bool tcp = _i & 1;
+    pair_of(tcp, in);
+    pair_of(tcp, out);
     plain_on(&a, in[0]);
     plain_on(&b, out[0]);
     ck_assert_int_eq(asyncore_pipe_open(map, &the_pipe, 0), 0);
-    ck_assert_int_eq(setsockopt(in[1], IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes), 0);
+    ck_assert(!tcp || setsockopt(in[1], IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) == 0);
     pattern_fill(data, 0, all);
     for (size_t i = 0; i < SEGMENTS; i++)
-        peer_send(in[1], data + i * sizes[_i], sizes[_i]);
+        peer_send(in[1], data + i * size, size);
     wait_until(waiting_bytes(in[0]) == all);
     while (moved < all) {
         ssize_t n = asyncore_splice(&a, &the_pipe, sizeof data, ASYNCORE_READ);
@@ -116,7 +118,7 @@ START_TEST(small_segments_fill_the_pipe_and_none_is_lost)
         while (n < 0 && the_pipe.filled > 0)
             must(asyncore_splice(&b, &the_pipe, SIZE_MAX, ASYNCORE_WRITE) > 0);
     }
-    ck_assert_int_gt(full, 0);
+    ck_assert(tcp || full > 0);
     while (the_pipe.filled > 0)
         must(asyncore_splice(&b, &the_pipe, SIZE_MAX, ASYNCORE_WRITE) > 0);
     ck_assert_uint_eq(peer_recv(out[1], got, all), all);
@@ -661,15 +663,6 @@ START_TEST(a_wish_for_a_size_is_granted_or_not)
 }
 END_TEST
 
-static struct rlimit allow_descriptors(rlim_t count)
-{
-    struct rlimit before, now;
-    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
-    now = (struct rlimit){count, before.rlim_max};
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &now), 0);
-    return before;
-}
-
 START_TEST(a_pipe_for_which_descriptors_lack_leaves_nothing_behind)
 {
     static const struct asyncore_pipe zero;
@@ -677,7 +670,10 @@ START_TEST(a_pipe_for_which_descriptors_lack_leaves_nothing_behind)
     int next = dup(2);
     close(next);
     int before = count_descriptors();
-    struct rlimit limit = allow_descriptors((rlim_t)next + 1); /* one is left */
+    struct rlimit limit, low;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    low = (struct rlimit){(rlim_t)next + 1, limit.rlim_max}; /* one is left */
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
     ck_assert_int_eq(asyncore_pipe_open(map, &pipe, 1 << 18), -EMFILE);
     setrlimit(RLIMIT_NOFILE, &limit);
     ck_assert_int_eq(memcmp(&pipe, &zero, sizeof pipe), 0);
@@ -686,6 +682,13 @@ START_TEST(a_pipe_for_which_descriptors_lack_leaves_nothing_behind)
     asyncore_pipe_close(map, &pipe);
 }
 END_TEST
+
+static bool lacking;
+
+static int lacking_accept(int fd, struct sockaddr *address, socklen_t *length, struct os *os)
+{
+    return lacking ? -EMFILE : os_linux.accept(fd, address, length, os);
+}
 
 static int greet(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length)
 {
@@ -703,15 +706,18 @@ START_TEST(a_closed_pipe_lets_a_resting_listener_take_up_again)
     char port[8];
     use_map(&(struct asyncore_map_options){.accept_pause = 1000000});
     struct probe *listener = probe_listen(&greeting_class, "", "127.0.0.1", port);
+    kernel = os_linux;
+    kernel.accept = lacking_accept;
+    map->os = &kernel;
+    lacking = true;
     ck_assert_int_eq(asyncore_pipe_open(map, &pipe, 0), 0);
-    int peer = peer_connect("127.0.0.1", port), next = dup(2);
-    close(next);
-    struct rlimit limit = allow_descriptors((rlim_t)next);
+    int peer = peer_connect("127.0.0.1", port);
     run_for(50);
+    lacking = false;
+    assert_idle_for(30); /* it rests */
     ck_assert_int_eq(listener->accepts, 0);
     asyncore_pipe_close(map, &pipe);
     run_until(listener->accepts == 1);
-    setrlimit(RLIMIT_NOFILE, &limit);
     close(peer);
 }
 END_TEST
@@ -833,7 +839,7 @@ END_TEST
 
 static void add_bytes(TCase *tests)
 {
-    tcase_add_loop_test(tests, small_segments_fill_the_pipe_and_none_is_lost, 0, 4);
+    tcase_add_loop_test(tests, small_segments_fill_the_pipe_and_none_is_lost, 0, 8);
     tcase_add_loop_test(tests, what_a_slow_socket_did_not_take_stays_in_the_pipe_and_is_counted, 0, 2);
     tcase_add_test(tests, an_empty_socket_is_eagain_into_an_empty_pipe_and_enobufs_into_another);
     tcase_add_loop_test(tests, a_full_pipe_is_enobufs_although_the_socket_is_readable, 0, 2);

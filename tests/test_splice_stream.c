@@ -142,7 +142,7 @@ static void relay_on(int from, int to)
 static void pass(int in, int out, size_t size)
 {
     static unsigned char data[100000];
-    uint64_t end = clock_ns() + 3 * patience() * UINT64_C(1000000);
+    uint64_t end = clock_ns() + 2 * patience() * UINT64_C(1000000);
     size_t sent = 0, got = 0;
     set_blocking(in, false);
     set_blocking(out, false);
