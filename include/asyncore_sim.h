@@ -18,7 +18,7 @@
  * SOCKETS are TCP and UDP over IPv4 and IPv6, and Unix streams and datagrams within a host; poll, select and epoll are
  * level-triggered. Where they differ from Linux it is a fault here, but for what is left out: urgent bytes,
  * ancillary data, multicast, IP options, TIME_WAIT, sockets connected to themselves, Nagle's delays;
- * SOCK_SEQPACKET (-ESOCKTNOSUPPORT); io_uring (-ENOSYS); sockets of a host do not outlive its map.
+ * SOCK_SEQPACKET (-ESOCKTNOSUPPORT); io_uring, splicing (-ENOSYS); sockets of a host do not outlive its map.
  * Socket options that nobody else would notice (TCP_KEEPIDLE, IP_TTL) are kept and told again, with Linux's defaults and
  * bounds; those that would do what is not simulated are refused (-ENOPROTOOPT).
  *
