@@ -12,6 +12,9 @@
  * socket without bytes; and of one whose next byte is urgent. A slot holds bytes of one segment, however few they are:
  * the count of bytes tells nothing of free slots. So it is believed of the socket only while the pipe is empty.
  *
+ * WHAT 0 MEANS. The end of the stream; or that the end has come, and the next byte is urgent: all that the kernel knows is
+ * that nothing could be spliced, and that nothing more will come. A look with recv tells them apart.
+ *
  * ERRORS are the socket's, and recorded as recv's and send's are (sock.c), but those that say that this kernel does not
  * splice this socket: recv and send serve it as before. */
 #include "channel.h"
@@ -99,6 +102,15 @@ static bool refused(ssize_t error)
     return error == -EINVAL || error == -ENOSYS;
 }
 
+/* Nothing could be spliced, and the stream's end has come. -EAGAIN: bytes that cannot be spliced are before it. */
+static RARE ssize_t end_or_urgent(struct asyncore_dispatcher *d)
+{
+    struct os *os = d->map->os;
+    char byte;
+    ssize_t n = os->recv(d->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, os);
+    return n > 0 ? -EAGAIN : n;
+}
+
 static ssize_t splice_in(struct asyncore_dispatcher *d, struct asyncore_pipe *pipe, size_t size)
 {
     struct os *os = d->map->os;
@@ -113,6 +125,8 @@ static ssize_t splice_in(struct asyncore_dispatcher *d, struct asyncore_pipe *pi
             channel_active(d);
         return n;
     }
+    if (n == 0)
+        n = end_or_urgent(d);
     if (n == -EAGAIN || exhausted(n)) /* without memory for it the kernel could not splice: recv may do */
         return pipe->filled > 0 ? -ENOBUFS : -EAGAIN;
     return refused(n) ? n : recv_ended(d, n);
