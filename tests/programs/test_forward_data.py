@@ -8,14 +8,13 @@ import random
 import re
 import select
 import socket
-import subprocess
 import termios
 import time
 import unittest
 
-from forward_support import (CHECKED, ENDLESS, MB, PATHS, STALLED, Forwarder, ForwardTest, Namespace, exchange,
+from forward_support import (CHECKED, ENDLESS, MB, PATHS, STALLED, Forwarder, ForwardTest, Namespace, endless, exchange,
                              needs_namespaces, push, pushed, smaller)
-from support import DEADLINE, binary, pattern, poll_until, receive, receive_all
+from support import DEADLINE, pattern, receive, receive_all
 
 MEMORY = 24 * MB  # of a forwarder with a few connections, however much they carry
 SEGMENT = 1448
@@ -242,13 +241,11 @@ class SleepingReaders(ForwardTest):
         self.on_each_path(check)
 
     def bound(self, f, connections):
-        """What --check says that so many connections may take, in bytes."""
-        rule = "127.0.0.1 0 127.0.0.1 80 [max=%d]" % connections
-        result = subprocess.run([binary("portforward"), "--data-path", f.path, "--check", rule],
-                                stdout=subprocess.PIPE, check=True)
-        found = re.search(r"memory\D*([0-9.]+) ?([kKMG]i?B)", result.stdout.decode())
-        self.assertTrue(found, result.stdout)
-        return float(found.group(1)) * {"k": 1 << 10, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[found.group(2)[0]]
+        """What --check says that so many connections take at most, in bytes."""
+        code, out, errors = self.run_program("portforward", "--data-path", f.path, "--check", "127.0.0.1 0 127.0.0.1 80")
+        found = re.search(r"memory: .*\* ([0-9.]+) KiB, and ([0-9.]+) MiB for all", out.decode())
+        self.assertTrue(found, (code, out, errors))
+        return connections * float(found.group(1)) * 1024 + float(found.group(2)) * MB
 
     @needs_namespaces
     def test_a_thousand_sleep(self):
@@ -280,7 +277,7 @@ class SleepingReaders(ForwardTest):
 
 def push_all(sockets):
     """push() on all of them at once: how much each has taken when none takes more."""
-    data = memoryview(pattern(2 * MB))
+    data = memoryview(endless(1))
     sent = {s.fileno(): 0 for s in sockets}
     known = {s.fileno(): s for s in sockets}
     poll = select.epoll()

@@ -186,9 +186,7 @@ class BothEnd(EndsTest):
             exchange(a, b)
             self.stopped(f, lambda: reset(a), lambda: reset(b))
             f.gone()
-            line = f.lines()[0]
-            poll_until(lambda: f.used[-1] in f.lines()[0], "its line")
-            self.assertIn(f.lines()[0][f.used[-1]].end, RESET_BY, line)
+            f.line_of(f.used[-1], *RESET_BY)
         self.each_side(check)
 
 
@@ -397,7 +395,7 @@ class Connecting(EndsTest):
                     self.assertEqual(until_reset(client), b"")
                 except (ConnectionResetError, BrokenPipeError):
                     pass  # it saw the reset before it got so far
-            for client in f.used:
+            for client in filter(None, f.used):
                 line = f.line_of(client, "connect-refused")
                 self.assertEqual((line.up, line.down), (0, 0))
             f.server.close()
