@@ -4,8 +4,8 @@
  * no system call a client. Every IPv6 listener is IPv6 only; "*" is one of each family.
  *
  * The file of a Unix socket is made with its mode, by the umask: there is no moment in which it has another. A file that
- * somebody left behind is known by nobody listening there, and is removed then; one that is not a socket never is. The
- * file goes with its listener, if it still is the one that was made. */
+ * somebody left behind is known by having no socket, and is removed then; one that is not a socket's never is. The file
+ * goes with its listener, if it still is the one that was made. */
 #include "listener.h"
 
 #include <errno.h>
@@ -76,7 +76,8 @@ static const char *file_of(const struct endpoint *bind)
     return strncmp(bind->host, "unix:/", 6) == 0 ? bind->host + 5 : NULL;
 }
 
-/* A socket's file that nobody listens at. */
+/* A socket's file whose socket is gone. A datagram socket asks, for a stream would be a client of whoever listens there:
+ * it is told that the kinds differ. */
 static bool is_stale(const char *file)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -87,7 +88,7 @@ static bool is_stale(const char *file)
     if (strlen(file) >= sizeof(address.sun_path) || lstat(file, &status) < 0 || !S_ISSOCK(status.st_mode))
         return false;
     memcpy(address.sun_path, file, strlen(file));
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
     refused = connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno == ECONNREFUSED;

@@ -249,7 +249,7 @@ static bool start(struct program *program, struct config *config)
     if (service_apply(program->service, config) < 0)
         return false;
     notify_close_unused(unused_socket, program);
-    if (!flush_stdout() || !write_pid(program, config))
+    if (!write_pid(program, config) || !flush_stdout())
         return false;
     program->started = true;
     program->log_file = config->log_file;

@@ -301,7 +301,7 @@ static int listener_accepted(struct asyncore_dispatcher *d, int fd, const struct
     return rule_accept(((struct listener *)d)->rule, fd, client, length);
 }
 
-/* A client that was gone before it was accepted, a shortage of descriptors: the listener outlives them all. */
+/* The listener outlives whatever accept(2) says. */
 static int listener_error(struct asyncore_dispatcher *d, int error)
 {
     struct rule *rule = ((struct listener *)d)->rule;
@@ -316,13 +316,26 @@ static int listener_ended(struct asyncore_dispatcher *d)
     return listener_error(d, asyncore_error(d));
 }
 
+static int listener_accept(struct asyncore_dispatcher *d);
+
 static const struct asyncore_class listener_class = {
     .name = "listener",
     .handle_socket = listener_made,
+    .handle_accept = listener_accept,
     .handle_accepted = listener_accepted,
     .handle_error = listener_error,
     .handle_close = listener_ended,
 };
+
+/* The library lets the listener rest, and tells nobody. */
+static int listener_accept(struct asyncore_dispatcher *d)
+{
+    int r = asyncore_super(d, &listener_class)->handle_accept(d);
+
+    if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
+        listener_error(d, r);
+    return r;
+}
 
 /* -- Listening -- */
 
