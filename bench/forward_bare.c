@@ -1,5 +1,5 @@
 /* forward_bare: the limit of a forwarder. Level-triggered epoll, and between the two ends of a connection either a read
- * and a write of one static buffer, or a splice into a pipe and one out of it. No library, no timers, no limits, no log.
+ * and a write of one static buffer, or a splice into a pipe and one out of it. No library, timers, limits or log.
  *
  *   forward_bare copy|splice REMOTE_PORT [CHUNK]
  *

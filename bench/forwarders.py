@@ -102,7 +102,7 @@ class Kind:
         self.program = shutil.which(program, path=SEARCH if package else BIN)
         self.missing = None
         if not self.program:
-            self.missing = f"{program} not found"
+            self.missing = f"{program} not found" if package else f"{program} not built (`make bench-forward` does it)"
         elif needs:
             self.missing = needs(self.program)
 

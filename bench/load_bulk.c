@@ -21,6 +21,8 @@
 
 enum { CHUNK = 1 << 18 };
 
+static const unsigned char *pattern;
+
 static int accept_one(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -57,7 +59,6 @@ static void wait_for_more(int fd, uint64_t *total)
 static void sink(void)
 {
     static unsigned char buffer[CHUNK];
-    const unsigned char *pattern = pattern_new(CHUNK + PERIOD);
     uint64_t total = UINT64_MAX, done = 0;
     int fd = accept_one();
 
@@ -83,7 +84,6 @@ static void sink(void)
 
 static void source(unsigned port, double seconds)
 {
-    const unsigned char *pattern = pattern_new(CHUNK + PERIOD);
     int fd = dial(port);
     uint64_t done = 0, deadline;
     char line[32], byte;
@@ -106,6 +106,7 @@ static void source(unsigned port, double seconds)
 
 int main(int argc, char **argv)
 {
+    pattern = pattern_new(CHUNK + PERIOD);
     if (argc == 2 && strcmp(argv[1], "sink") == 0) {
         sink();
     } else if (argc == 4 && strcmp(argv[1], "source") == 0) {

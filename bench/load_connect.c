@@ -104,7 +104,7 @@ static void drive(struct slot *slots, size_t count, double seconds)
 
 int main(int argc, char **argv)
 {
-    struct slot *slots;
+    static struct slot *slots;
     size_t count;
     double seconds;
 
