@@ -64,6 +64,7 @@ struct extra {
     struct asyncore_lookup lookup;
     struct asyncore_address *addresses; /* connect: to be tried, from `next` on */
     size_t count, next;
+    bool stands; /* connect said at once that it is connected: of a Unix socket, asking again would ask its listener */
 };
 
 /* Descriptors or memory ran out: it will pass. */

@@ -325,6 +325,7 @@ static int attempt(struct asyncore_dispatcher *d, const struct asyncore_address 
     if (result < 0)
         return result;
     result = os->connect(d->fd, (const struct sockaddr *)&address->address, address->length, os);
+    ((struct extra *)d->extra_)->stands = result == 0;
     return result == -EINPROGRESS || result == -EINTR ? 0 : result;
 }
 
@@ -351,7 +352,7 @@ int connect_event(struct asyncore_dispatcher *d)
     int result = os->connect(d->fd, (const struct sockaddr *)&address->address, address->length, os);
     if (result == -EALREADY || result == -EINPROGRESS || result == -EINTR)
         return 0;
-    if (result < 0 && result != -EISCONN) {
+    if (result < 0 && result != -EISCONN && !extra->stands) {
         connect_next(d, false, result);
         return 0;
     }

@@ -109,6 +109,30 @@ START_TEST(connects_to_an_abstract_unix_socket)
 }
 END_TEST
 
+/* A Unix socket connects at once. Whoever asks it again is told of the listener, which may be full or gone by then. */
+START_TEST(a_unix_connection_stands_whatever_became_of_its_listener)
+{
+    char name[64], host[80];
+    snprintf(name + 1, sizeof name - 1, "asyncore-stands-%ld", (long)getpid());
+    name[0] = '\0';
+    snprintf(host, sizeof host, "unix:@%s", name + 1);
+    int listener = unix_listener(name, 1 + strlen(name + 1));
+    ck_assert_int_eq(listen(listener, 0), 0);
+    struct probe *first = connecting(&probe_class, host, ""); /* and the queue is full */
+    run_until(first->connects == 1);
+    forget_notes();
+    int peer = peer_accept(listener);
+    struct probe *second = connecting(&probe_class, host, "");
+    close(peer_accept(listener));
+    close(listener);
+    run_until(second->destroys == 1);
+    ck_assert_int_eq(second->connects, 1);
+    ck_assert_int_eq(first->errors + second->errors, 0);
+    close(peer);
+    run_until(first->destroys == 1);
+}
+END_TEST
+
 START_TEST(handle_connect_comes_once_and_first_when_the_server_speaks_first_and_hangs_up)
 {
     char port[8] = "0";
@@ -180,6 +204,7 @@ static void add_success(TCase *tests)
     tcase_add_test(tests, connects_to_a_sockaddr);
     tcase_add_test(tests, connects_to_a_unix_socket_by_path);
     tcase_add_test(tests, connects_to_an_abstract_unix_socket);
+    tcase_add_test(tests, a_unix_connection_stands_whatever_became_of_its_listener);
     tcase_add_test(tests, handle_connect_comes_once_and_first_when_the_server_speaks_first_and_hangs_up);
     tcase_add_test(tests, a_channel_that_wants_nothing_is_told_of_its_connect);
     tcase_add_test(tests, an_error_of_handle_connect_goes_to_handle_error);
