@@ -94,15 +94,18 @@ def late_reset(s):
 class Forwarder:
     """A forwarder on one data path, and the server behind it.
 
-    `rule`: the whole RULE, with %d for the server's port. `server`: a function that makes the server's listener.
+    `rule`: the whole RULE, with %d for the server's port; without, the server is somebody else's. `server`: a function
+    that makes its listener.
     `before`: a command to be put before (nsenter)."""
 
     def __init__(self, test, path, *options, rule="127.0.0.1 0 127.0.0.1 %d", server=None, before=(), **popen):
         self.test, self.path = test, path
-        self.server = (server or test.listener)()
         self.used = []  # clients' addresses
+        if "%d" in rule:
+            self.server = (server or test.listener)()
+            rule %= self.server.getsockname()[1]
         command = list(before) + WRAPPER + [binary("portforward"), "--data-path", path]
-        self.program = test.start(command, *options, rule % self.server.getsockname()[1], **popen)
+        self.program = test.start(command, *options, rule, **popen)
         line = self.program.read_line()
         found = re.fullmatch(r"portforward: listening on (\S+):([0-9]+), forwarding to \S+\n", line)
         if not found:

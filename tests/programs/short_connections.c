@@ -1,17 +1,18 @@
 /* short_connections: many connections through a forwarder, each of one question and one answer, with both its ends here:
  * what one end does must be what the other sees.
  *
- *     short_connections COUNT AT_ONCE WAYS
+ *     short_connections AT_ONCE
  *
- * WAYS is how they end, one letter a connection and again from the first:
+ * It prints the port that its server listens on. Then each line of standard input, "PORT COUNT WAYS", is so many
+ * connections to that port of 127.0.0.1, of which so many are open at once; when all have ended it says so in a line. WAYS
+ * is how they end, one letter a connection and again from the first:
  *
  *     c  the client ends its stream; the server, which sees that, then its own
  *     s  the server answers and ends its stream; the client, which sees that, then its own
  *     C  the client resets, once it has the answer
  *     S  the server resets, once the client has said that it has the answer
  *
- * It prints the port that its server listens on, reads from standard input the port to connect to, and at the end prints
- * how many connections there were. Exit status 1, with a line: one of them went another way. */
+ * Exit status 1, with a line: one of them went another way. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -27,7 +28,7 @@
 
 enum { SIZE = 16, BATCH = 256, SILENCE = 60000 /* ms: hung */ };
 
-/* A question, an answer or the client's "got it": the letter, the number of the connection in digits. */
+/* A question, its answer, and the client's "got it" are the same: the letter, and the connection's number in digits. */
 struct message {
     char text[SIZE];
 };
@@ -43,7 +44,7 @@ struct end {
 static struct sockaddr_in forwarder = {.sin_family = AF_INET};
 static unsigned count, at_once, begun; /* connections */
 static unsigned done;                  /* ends */
-static const char *ways;
+static char ways[16];
 static int set, listener;
 
 static _Noreturn void fail(const struct end *end, const char *format, ...)
@@ -191,7 +192,6 @@ static void prepare(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct epoll_event event = {.events = EPOLLIN};
-    unsigned port;
 
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     set = epoll_create1(EPOLL_CLOEXEC);
@@ -201,42 +201,47 @@ static void prepare(void)
         fail(NULL, "cannot listen: %s", strerror(errno));
     printf("%u\n", ntohs(address.sin_port));
     fflush(stdout);
-    if (scanf("%u", &port) != 1)
-        fail(NULL, "no port on standard input");
-    forwarder.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    forwarder.sin_port = htons((unsigned short)port);
+}
+
+static void serve(void)
+{
+    struct epoll_event events[BATCH];
+    int n = epoll_wait(set, events, BATCH, SILENCE);
+
+    if (n <= 0)
+        fail(NULL, "hangs: %u connections begun, %u ends done", begun, done);
+    for (int i = 0; i < n; i++) {
+        struct end *end = events[i].data.ptr;
+
+        if (!end)
+            accept_all();
+        else if (events[i].events & EPOLLOUT)
+            connected(end);
+        else
+            read_end(end);
+    }
 }
 
 int main(int argc, char **argv)
 {
-    struct epoll_event events[BATCH];
-    int n;
+    unsigned port;
 
-    if (argc != 4) {
-        fputs("short_connections: usage: short_connections COUNT AT_ONCE WAYS\n", stderr);
+    if (argc != 2) {
+        fputs("short_connections: usage: short_connections AT_ONCE\n", stderr);
         return 2;
     }
-    count = (unsigned)strtoul(argv[1], NULL, 10);
-    at_once = (unsigned)strtoul(argv[2], NULL, 10);
-    ways = argv[3];
+    at_once = (unsigned)strtoul(argv[1], NULL, 10);
     prepare();
-    while (begun < at_once && begun < count)
-        client_begin();
-    while (done < 2 * count) {
-        n = epoll_wait(set, events, BATCH, SILENCE);
-        if (n <= 0)
-            fail(NULL, "hangs: %u connections begun, %u ends done", begun, done);
-        for (int i = 0; i < n; i++) {
-            struct end *end = events[i].data.ptr;
-
-            if (!end)
-                accept_all();
-            else if (events[i].events & EPOLLOUT)
-                connected(end);
-            else
-                read_end(end);
-        }
+    while (scanf("%u %u %15s", &port, &count, ways) == 3) {
+        forwarder.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        forwarder.sin_port = htons((unsigned short)port);
+        begun = done = 0;
+        while (begun < at_once && begun < count)
+            client_begin();
+        while (done < 2 * count)
+            serve();
+        printf("%u connections\n", count);
+        fflush(stdout);
     }
-    printf("%u connections\n", done / 2);
     return 0;
 }

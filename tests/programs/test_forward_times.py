@@ -1,0 +1,355 @@
+"""portforward's timers, and whom it connects to: on copy, splice and auto, never early, and late only as the machine is."""
+import socket
+import time
+import unittest
+
+from forward_support import (LATE, Forwarder, ForwardTest, Namespace, PATHS, exchange, late_reset, needs_namespaces, push,
+                             pushed, until_reset)
+from support import poll_until, receive, receive_all
+
+TICK = 0.002  # seconds: the forwarder's clock counts ms, ours began a little before or after
+
+
+class TimesTest(ForwardTest):
+    def assert_took(self, seconds, took, what):
+        self.assertGreaterEqual(took, seconds - TICK, "%s is early" % what)
+        self.assertLess(took, seconds + LATE, "%s is late" % what)
+
+    def ends_after(self, f, seconds, since, sockets, end):
+        """The sockets are all reset so long after `since`, which the log calls by this name."""
+        for s in sockets:
+            self.assertEqual(until_reset(s), b"")
+        self.assert_took(seconds, time.monotonic() - since, end)
+        return f.line_of(f.used[-1], end)
+
+
+class Idle(TimesTest):
+    def test_idle(self):
+        def check(f):
+            start = time.monotonic()
+            pair = f.pair()
+            line = self.ends_after(f, 1, start, pair, "idle-timeout")
+            self.assert_took(1, line.ms / 1000, "the log's time")
+            pair = f.pair()
+            for _ in range(3):
+                start = time.monotonic()
+                exchange(*pair)
+            self.ends_after(f, 1, start, pair, "idle-timeout")
+        self.on_each_path(check, "--idle", "1s")
+
+    def test_idle_to_the_tick(self):
+        """Many that fall silent at different moments: each has its time to itself, and none has less."""
+        def check(f):
+            starts, waits = {}, []
+            for i in range(30):
+                client, server = f.pair()
+                starts[f.used[-1]] = (i, time.monotonic())
+                client.sendall(b"x")
+                receive(server, 1)
+                waits.append(self.in_thread(self.reset_at, client))
+                time.sleep(0.011)
+            late = []
+            for (i, start), wait in zip(starts.values(), waits):
+                took = wait() - start
+                self.assertGreaterEqual(took, 0.7 - TICK, "number %d is early" % i)
+                late.append(took - 0.7)
+            self.assertLess(sorted(late)[15], LATE / 5)
+            self.assertLess(max(late), LATE)
+            for client in f.used:
+                f.line_of(client, "idle-timeout")
+        self.on_each_path(check, "--idle", "700ms")
+
+    def reset_at(self, s):
+        until_reset(s)
+        return time.monotonic()
+
+    def test_a_byte_now_and_then_keeps_it_alive(self):
+        """In either direction, and also when that one is half-closed."""
+        def check(f):
+            client, server = f.pair()
+            for a, b in ((client, server), (server, client)):
+                for _ in range(6):
+                    time.sleep(0.4)
+                    start = time.monotonic()
+                    a.sendall(b".")
+                    self.assertEqual(receive(b, 1), b".")
+            self.ends_after(f, 1, start, (client, server), "idle-timeout")
+        self.on_each_path(check, "--idle", "1s")
+
+    def test_stuck_is_idle(self):
+        """Nobody reads, so nothing moves: bytes in flight are no sign of life."""
+        def check(f):
+            client, server = f.pair()
+            sent = push(client)
+            f.line_of(f.used[-1], "idle-timeout")
+            self.assertTrue(pushed(sent).startswith(until_reset(server)))
+            with self.assertRaises((ConnectionResetError, BrokenPipeError)):
+                client.sendall(b"more")
+        self.on_each_path(check, "--idle", "1s")
+
+    def test_no_idle_timeout(self):
+        def check(f):
+            pair = f.pair()
+            time.sleep(2)
+            exchange(*pair)
+            for s in pair:
+                s.close()
+        self.on_each_path(check, "--idle", "none")
+
+
+class Life(TimesTest):
+    def test_life_ends_what_flows(self):
+        def check(f):
+            start = time.monotonic()
+            client, server = f.pair()
+
+            def send():
+                while True:
+                    server.sendall(b"alive" * 2000)
+                    time.sleep(0.001)
+            join = self.in_thread(send)
+            until_reset(client)
+            self.assert_took(2, time.monotonic() - start, "life")
+            with self.assertRaises((ConnectionResetError, BrokenPipeError)):
+                join()
+            line = f.line_of(f.used[-1], "life-timeout")
+            self.assert_took(2, line.ms / 1000, "the log's time")
+        self.on_each_path(check, "--life", "2s")
+
+    def test_life_ends_what_is_silent_half_closed_or_stuck(self):
+        def check(f):
+            start = time.monotonic()
+            silent, half, stuck = f.pair(), f.pair(), f.pair()
+            half[0].shutdown(socket.SHUT_WR)
+            self.assertEqual(receive_all(half[1]), b"")
+            push(stuck[1])
+            self.assertEqual(until_reset(silent[0]), b"")
+            self.assert_took(1.5, time.monotonic() - start, "life")
+            self.assertEqual(until_reset(silent[1]), b"")
+            self.assertEqual(until_reset(half[0]), b"")
+            late_reset(half[1])
+            until_reset(stuck[0])
+            for client in f.used:
+                f.line_of(client, "life-timeout")
+        self.on_each_path(check, "--life", "1500ms")
+
+    def test_the_nearest_deadline_comes_first(self):
+        def check(f):
+            start = time.monotonic()
+            pair = f.pair()
+            self.ends_after(f, 1, start, pair, "idle-timeout")
+            start = time.monotonic()
+            pair = f.pair()
+            for _ in range(3):
+                time.sleep(0.5)
+                exchange(*pair)
+            self.ends_after(f, 2, start, pair, "life-timeout")
+            start = time.monotonic()
+            client, server = f.pair()
+            client.shutdown(socket.SHUT_WR)
+            self.assertEqual(receive_all(server), b"")
+            self.assertEqual(until_reset(client), b"")
+            self.assert_took(0.5, time.monotonic() - start, "half")
+            late_reset(server)
+            f.line_of(f.used[-1], "half-timeout")
+        self.on_each_path(check, "--life", "2s", "--idle", "1s", "--half", "500ms")
+
+
+class Half(TimesTest):
+    def half_closed(self, f, side, what):
+        ends = f.pair()
+        used = f.used[-1]
+        a, b = ends[side], ends[1 - side]
+        a.sendall(b"question")
+        start = time.monotonic()
+        a.shutdown(socket.SHUT_WR)
+        self.assertEqual(receive_all(b), b"question")
+        return used, a, b, start, what
+
+    def silent(self, f, used, a, b, start, what):
+        self.assertEqual(until_reset(a), b"")
+        self.assert_took(1, time.monotonic() - start, what)
+        late_reset(b)
+        f.line_of(used, "half-timeout")
+
+    def flowing(self, f, used, a, b, start, what):
+        """The answer comes in pieces, for longer than the timer is, and then stops."""
+        for _ in range(6):
+            time.sleep(0.4)
+            start = time.monotonic()
+            b.sendall(b"piece")
+            self.assertEqual(receive(a, 5), b"piece")
+        self.silent(f, used, a, b, start, what)
+
+    def test_half_timer_is_extended_by_flow_and_ends_in_a_reset(self):
+        def check(f):
+            cases = [(self.silent, f, *self.half_closed(f, side, "silent")) for side in (0, 1)]
+            cases += [(self.flowing, f, *self.half_closed(f, side, "flowing")) for side in (0, 1)]
+            self.at_once(*[("%s %d" % (case[-1], i % 2), *case) for i, case in enumerate(cases)])
+        self.on_each_path(check, "--half", "1s")
+
+    def test_answer_that_nobody_reads(self):
+        """Half closed, and the answer is stuck: it does not flow, so it does not count."""
+        def check(f):
+            used, a, b, _, _ = self.half_closed(f, 0, "")
+            sent = push(b)
+            f.line_of(used, "half-timeout")
+            self.assertTrue(pushed(sent).startswith(until_reset(a)))
+        self.on_each_path(check, "--half", "1s")
+
+
+class Connecting(TimesTest):
+    """A dead remote is one whose queue is full: connects get no answer."""
+
+    def rule(self, addresses):
+        return "127.0.0.1 0 %s %%d" % addresses
+
+    def port_of(self, *hosts):
+        """A port that is free at all these addresses, and which stays ours: sockets that refuse."""
+        while True:
+            holders = [self.deaf_listener()]
+            port = holders[0].getsockname()[1]
+            try:
+                for host in hosts:
+                    s = socket.socket()
+                    self.addCleanup(s.close)
+                    holders.append(s)
+                    s.bind((host, port))
+                return holders
+            except OSError:
+                continue
+
+    def test_dead(self):
+        def check(f):
+            start = time.monotonic()
+            client = f.client()
+            client.sendall(b"hello?")
+            line = self.ends_after(f, 1, start, (client,), "connect-timeout")
+            self.assert_took(1, line.ms / 1000, "the log's time")
+            self.assertEqual((line.up, line.down), (0, 0))
+            f.server.close()
+        self.on_each_path(check, "--connect", "1s", server=self.full_listener)
+
+    def test_client_ends_while_the_remote_is_dead(self):
+        def check(f):
+            start = time.monotonic()
+            client = f.client()
+            client.sendall(b"all of it")
+            client.shutdown(socket.SHUT_WR)
+            f.rests(0.2)
+            self.ends_after(f, 1, start, (client,), "connect-timeout")
+            f.server.close()
+        self.on_each_path(check, "--connect", "1s", server=self.full_listener)
+
+    def test_refused_then_the_next(self):
+        """127.0.0.1 refuses, 127.0.0.2 serves: no client notices, the first or a later one."""
+        def check(f):
+            for _ in range(10):
+                start = time.monotonic()
+                client, server = f.pair()
+                exchange(client, server)
+                self.assertLess(time.monotonic() - start, LATE)
+                client.close()
+                server.close()
+                self.assertEqual(f.line_of(f.used[-1], "closed").remote, "127.0.0.2:%d" % f.server.getsockname()[1])
+
+        def whole(path):
+            _, server = self.port_of("127.0.0.2")
+            server.listen()
+            f = Forwarder(self, path, "--connect", "2s", rule=self.rule("127.0.0.1,127.0.0.2"), server=lambda: server)
+            check(f)
+            f.finish(".*127.0.0.1.*")
+        self.at_once(*[(path, whole, path) for path in PATHS])
+
+    def test_all_refuse(self):
+        def whole(path):
+            holders = self.port_of("127.0.0.2", "127.0.0.3")
+            f = Forwarder(self, path, rule=self.rule("127.0.0.1,127.0.0.2,127.0.0.3"), server=lambda: holders[0])
+            for _ in range(3):
+                try:
+                    client = f.client()
+                    client.sendall(b"anybody?")
+                    self.assertEqual(until_reset(client), b"")
+                except (ConnectionResetError, BrokenPipeError):
+                    pass
+            for client in filter(None, f.used):
+                f.line_of(client, "connect-refused")
+            holders[0].close()
+            f.finish(".*127.0.0.*")
+        self.at_once(*[(path, whole, path) for path in PATHS])
+
+    def test_dead_then_the_next(self):
+        """A dead address gets its share of the time, so that the next is reached within it; and is tried last for a
+        while."""
+        def whole(path):
+            while True:
+                dead = self.full_listener()
+                try:
+                    server = self.listener("127.0.0.2", dead.getsockname()[1])
+                    break
+                except OSError:
+                    dead.close()
+            f = Forwarder(self, path, "--connect", "2s", rule=self.rule("127.0.0.1,127.0.0.2"), server=lambda: server)
+            took = []
+            for _ in range(2):
+                start = time.monotonic()
+                pair = f.pair()
+                exchange(*pair)
+                took.append(time.monotonic() - start)
+                for s in pair:
+                    s.close()
+            self.assertGreaterEqual(took[0], 0.5)
+            self.assertLess(took[0], 2)
+            self.assertLess(took[1], LATE)
+            f.finish(".*127.0.0.1.*")
+        self.at_once(*[(path, whole, path) for path in PATHS])
+
+
+@needs_namespaces
+class Vanished(TimesTest):
+    """A peer whose cable was cut says nothing: keepalive finds it, idle for 1 s, then 2 probes a second apart."""
+
+    def setUp(self):
+        super().setUp()
+        self.far, self.near = Namespace(self), Namespace(self)
+        self.link, _ = self.far.join(self.near, "192.0.2.1", "192.0.2.2")
+
+    def vanish(self, fs, pairs, alive, reason):
+        """The far ends vanish; those that are left are reset after 1 + 2 s, no earlier, and it is said who was lost."""
+        for pair in pairs:
+            exchange(*pair)
+        start = time.monotonic()
+        self.far.run("ip", "link", "set", self.link, "down")
+        for pair in pairs:
+            self.assertEqual(until_reset(pair[alive]), b"")
+        took = time.monotonic() - start
+        self.assertGreaterEqual(took, 3 - 2 * TICK - LATE)  # the last byte went a little before the cable
+        self.assertLess(took, 4 + LATE)
+        for f in fs:
+            f.line_of(f.used[0], reason)
+            f.gone()
+            self.near.call(f.rests)
+            self.assertEqual(f.program.stop(), 0, f.program.errors())
+
+    def test_client_vanishes(self):
+        fs = [Forwarder(self, path, "--keepalive", "1s/1s/2", rule="192.0.2.2 0 127.0.0.1 %d",
+                        server=lambda: self.near.call(self.listener), before=self.near.before) for path in PATHS]
+        self.vanish(fs, [self.far.call(f.pair) for f in fs], 1, "client-lost")
+
+    def test_remote_vanishes(self):
+        fs = [Forwarder(self, path, "--keepalive", "1s/1s/2", rule="127.0.0.1 0 192.0.2.1 %d",
+                        server=lambda: self.far.call(self.listener, "192.0.2.1"), before=self.near.before)
+              for path in PATHS]
+        self.vanish(fs, [self.near.call(f.pair) for f in fs], 0, "remote-lost")
+
+    def test_nobody_vanishes(self):
+        """Silence for longer than keepalive takes is no reason to end, where the kernel at the other end answers."""
+        f = Forwarder(self, "auto", "--keepalive", "1s/1s/2", rule="192.0.2.2 0 127.0.0.1 %d",
+                      server=lambda: self.near.call(self.listener), before=self.near.before)
+        pair = self.far.call(f.pair)
+        time.sleep(4.5)
+        exchange(*pair)
+
+
+if __name__ == "__main__":
+    unittest.main()
