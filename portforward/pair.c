@@ -254,7 +254,7 @@ static void pair_reset(struct pair *pair, enum reason reason, const struct end *
         return;
     if (dead != &pair->client && is_tcp(&pair->client_at))
         reset_on_close(&pair->client.base, pair->plan->pairs->log);
-    if (dead != &pair->remote && is_tcp(&pair->remote_at) && pair->state != CONNECTING)
+    if (dead != &pair->remote && is_tcp(&pair->remote_at)) /* one that connects may be connected, and not told yet */
         reset_on_close(&pair->remote.base, pair->plan->pairs->log);
     pair_close(pair, reason);
 }

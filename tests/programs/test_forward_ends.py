@@ -375,6 +375,21 @@ class Connecting(EndsTest):
             f.rests()
         self.on_each_path(check, server=self.full_listener)
 
+    def test_client_resets_just_as_the_remote_is_reached(self):
+        """The server has the connection already, which the forwarder hears together with the reset: an end of stream
+        would tell the server that all is well."""
+        def check(f):
+            client = f.client()
+            client.sendall(b"never said")
+            poll_until(lambda: f.sockets() == 2, "it connects")
+            f.program.process.send_signal(signal.SIGSTOP)
+            reset(client)  # before the connection is there: so it is told first
+            server = f.accept()  # the queue has room again, and the kernel tries once more
+            f.program.process.send_signal(signal.SIGCONT)
+            until_reset(server)
+            f.line_of(f.used[-1], "client-reset")
+        self.on_each_path(check, server=self.full_listener)
+
     def test_refused_after_a_while(self):
         """The listener goes while the forwarder waits for it: the next attempt of the kernel's is refused."""
         def check(f):
