@@ -27,6 +27,7 @@ configure_file(cmake/asyncore.pc.in "${PROJECT_BINARY_DIR}/asyncore.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/asyncore.pc" DESTINATION "${pc_dir}")
 
 if(top_level)
+    install(FILES docs/man/portforward.1 DESTINATION "${CMAKE_INSTALL_MANDIR}/man1")
     install(FILES docs/man/portforward.conf.5 DESTINATION "${CMAKE_INSTALL_MANDIR}/man5")
 endif()
 

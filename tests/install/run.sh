@@ -53,6 +53,7 @@ asyncore_sim.h" ] || fail "headers: $(ls "$prefix/include")"
 readelf -d "$lib/libasyncore.so" | grep -q 'SONAME.*\[libasyncore\.so\.0]' || fail "soname is not libasyncore.so.0"
 [ -f "$lib/libasyncore.a" ] || fail "no libasyncore.a"
 [ -x "$prefix/bin/portforward" ] && [ "$(ls "$prefix/bin")" = portforward ] || fail "programs: $(ls "$prefix/bin")"
+[ -f "$prefix/share/man/man1/portforward.1" ] || fail "no portforward.1"
 [ -f "$prefix/share/man/man5/portforward.conf.5" ] || fail "no portforward.conf.5"
 
 # What systemd itself finds in the unit, where there is systemd.

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import socket
 import stat
@@ -10,7 +11,7 @@ import threading
 import time
 import unittest
 
-from support import (DEADLINE, SLOWER, WRAPPER, ProgramTest, binary, free_port, has_ipv6, is_reset, poll_until, receive,
+from support import (DEADLINE, ROOT, SLOWER, WRAPPER, ProgramTest, binary, free_port, has_ipv6, is_reset, poll_until, receive,
                      receive_all, reset)
 
 WAITING = 0.4  # seconds after which a client that is not served yet counts as waiting
@@ -163,6 +164,25 @@ class CommandLine(ServiceTest):
                      "version connect idle half life keepalive src max max-per-source rate full backlog data-path mode "
                      "name").split():
             self.assertRegex(out.decode(), r"--%s\b" % name)
+
+    def test_the_manual_is_right(self):
+        """Its examples are command lines that are accepted; every option of --help and every reason is in it."""
+        with open(os.path.join(ROOT, "docs/man/portforward.1")) as f:
+            page = f.read()
+        examples = [shlex.split(line[4:]) for line in page.splitlines() if line.startswith(".Dl portforward ")]
+        self.assertGreater(len(examples), 20)
+        path = self.file("x.conf", self.rule())
+        for example in examples:
+            args = [path if arg == "/etc/portforward.conf" else arg for arg in example[1:]]
+            with self.subTest(args=args):
+                self.assertEqual(self.run_program("portforward", *args, "--check")[::2], (0, ""))
+        for option in set(re.findall(r"--([a-z-]+)", self.run_program("portforward", "--help")[1].decode())):
+            self.assertTrue(re.search(r"^\.It Fl (. , Fl )?-%s\b" % option, page, re.M), option)
+        with open(os.path.join(ROOT, "portforward/pair.h")) as f:
+            reasons = re.findall(r'^    REASON_\w+, +/\* "([a-z-]+)"', f.read(), re.M)
+        self.assertGreater(len(reasons), 10)
+        for reason in reasons:
+            self.assertRegex(page, r"(?m)^\.It (.* , )?%s\b" % reason)
 
     def test_rules_of_all_forms_add_up(self):
         self.forward("-r", "127.0.0.1", "-P", self.port, "-p", 0, self.rule(), self.rule(), listeners=3)
