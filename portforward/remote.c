@@ -5,13 +5,13 @@
  *
  *     pending --first answer, of any kind--> known --the timer: a lookup--> known ...
  *
- * A good answer takes the place of the addresses before it; those that stay keep the time that they failed. A failed one,
- * memory that is short included, leaves them. `error` is how the last lookup ended; the log hears when that changes, and
- * when the addresses do, but not of addresses that only come in another order.
+ * A good answer takes the place of the addresses before it; those that stay keep the time that they failed. A failed
+ * one, memory that is short included, leaves them. `error` is how the last lookup ended; the log hears when that
+ * changes, and when the addresses do, but not of addresses that only come in another order.
  *
- * A lookup under way keeps asyncore_loop() running, its timer does not. So a program that ends its loop by having nothing
- * left waits for an answer, seconds at most; one that ends it by asyncore_stop() and then lets go of its remotes does not:
- * the last remote_put() cancels.
+ * A lookup under way keeps asyncore_loop() running, its timer does not. So a program that ends its loop by having
+ * nothing left waits for an answer, seconds at most; one that ends it by asyncore_stop() and then lets go of its
+ * remotes does not: the last remote_put() cancels.
  *
  * Remotes are found in a table of chains by host and port. */
 #include "remote.h"

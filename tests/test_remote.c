@@ -1,6 +1,6 @@
 /* engine-independent */
 /* test_remote.c: names in the forwarder (portforward/remote.c), in simulated time: when they are looked up, what stays
- * when the resolver fails, which address is next. The file is compiled into this one, so that its allocations can fail. */
+ * when the resolver fails, which address is next. The file is compiled into this one: its allocations can fail. */
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -707,7 +707,9 @@ START_TEST(no_call_that_fails_ends_the_looking_up)
     static const struct {
         enum asyncore_sim_call call;
         int error;
-    } faults[] = {{ASYNCORE_SIM_ALLOC, -ENOMEM}, {ASYNCORE_SIM_NAMES_OPEN, -ENOMEM}, {ASYNCORE_SIM_NAMES_START, -ENOMEM},
+    } faults[] = {{ASYNCORE_SIM_ALLOC, -ENOMEM},
+                  {ASYNCORE_SIM_NAMES_OPEN, -ENOMEM},
+                  {ASYNCORE_SIM_NAMES_START, -ENOMEM},
                   {ASYNCORE_SIM_HOSTS, -EMFILE}};
     int refused = 0, later = 0;
 

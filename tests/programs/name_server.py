@@ -5,7 +5,7 @@
         names.set("web.test", delay=3)                      the same, slowly
         names.set("web.test", None)                         it does not exist (as every name that was not set)
         names.silent("web.test")                            no answer
-        names.questions("web.test")                         when it was asked for (time.monotonic), one for each A question
+        names.questions("web.test")                         when it was asked for (time.monotonic): its A questions
 """
 import collections
 import heapq
@@ -88,7 +88,8 @@ class NameServer:
         if known.silent or flags & 0x8000 or count != 1:
             return
         records = [record(a, known.ttl) for a in known.addresses or [] if (":" in a) == (kind == AAAA)]
-        head = struct.pack("!HHHHHH", number, 0x8580 | (NXDOMAIN if known.addresses is None else 0), 1, len(records), 0, 0)
+        flags = 0x8580 | (NXDOMAIN if known.addresses is None else 0)
+        head = struct.pack("!HHHHHH", number, flags, 1, len(records), 0, 0)
         answer = head + packet[12:end + 4] + b"".join(records)
         heapq.heappush(self.waiting, (now + known.delay, len(self.asked), answer, client))
 
