@@ -47,7 +47,8 @@ enum {
      * kernel's usual limit), one that lives on after its error may have more. */
     LAST_MOVES = 64,
     SMALL_SEND = 536,    /* bytes: one segment anywhere (RFC 9293, 3.7.1), which Nagle's rule never holds as the first */
-    KEEPALIVE_AFTER = 10 /* s: when the remote's keepalive is set at the latest */
+    KEEPALIVE_AFTER = 10, /* s: when the remote's keepalive is set at the latest */
+    QUEUE_PAUSE = 20      /* ms: until a Unix remote whose queue was full is tried again */
 };
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -85,6 +86,7 @@ struct pair {
     struct place client_at, remote_at;
     uint8_t state, reason;
     bool nodelay, keepalive; /* the remote's: set, or not to be set */
+    bool waits;              /* connecting: for a place in a Unix remote's queue */
 };
 
 static const char *const reasons[REASONS] = {
@@ -529,6 +531,22 @@ static void remote_blame(struct pair *pair)
                    asyncore_now(pair->plan->pairs->map));
 }
 
+/* The kernel does not wait for a place in a Unix listener's queue (unix(7)), and tells nobody when there is one. */
+static bool queue_full(const struct pair *pair, int error)
+{
+    return error == -EAGAIN && pair->remote_at.family == AF_UNIX;
+}
+
+static void wait_for_queue(struct pair *pair, uint64_t now)
+{
+    uint64_t end = connect_deadline(pair), again = now + QUEUE_PAUSE * NS_PER_MS;
+
+    pair->waits = true;
+    pair->attempt_deadline = again < end ? again : end;
+    asyncore_close(&pair->remote.base);
+    pair_watch(pair);
+}
+
 /* Tries the next address. `reason`: how the last one failed, in case there is none. */
 static void pair_connect(struct pair *pair, enum reason reason)
 {
@@ -551,6 +569,10 @@ static void pair_connect(struct pair *pair, enum reason reason)
             pair_watch(pair);
             return;
         }
+        if (queue_full(pair, r)) {
+            wait_for_queue(pair, now);
+            return;
+        }
         if (is_ours(r)) {
             pair_end(pair, REASON_RESOURCES);
             return;
@@ -566,6 +588,8 @@ static int remote_handle_error(struct asyncore_dispatcher *d, int error)
 
     if (pair->state != CONNECTING) {
         end_failed(pair, &pair->remote, error);
+    } else if (queue_full(pair, error)) {
+        wait_for_queue(pair, asyncore_now(d->map));
     } else if (is_ours(error)) {
         pair_end(pair, REASON_RESOURCES);
     } else {
@@ -661,7 +685,9 @@ static void pair_timer(struct asyncore_timer *timer, void *arg)
     if (pair_deadline(pair, &reason) > now) {
         pair_watch(pair);
     } else if (reason == REASON_CONNECT_TIMEOUT) {
-        remote_blame(pair);
+        if (!pair->waits)
+            remote_blame(pair);
+        pair->waits = false;
         pair_connect(pair, REASON_CONNECT_TIMEOUT);
     } else {
         pair_end(pair, reason);

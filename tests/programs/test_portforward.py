@@ -976,5 +976,49 @@ class CommandLine(ForwardTest):
             self.assert_one_line(program.errors(), "portforward: ", "127.0.0.1 port 80: ")
 
 
+class UnixQueue(ForwardTest):
+    """A Unix listener with a full queue refuses with EAGAIN, and the kernel tells nobody when there is room."""
+
+    def setUp(self):
+        super().setUp()
+        self.name = "\0asyncore-test-%s" % os.urandom(8).hex()
+        self.queue = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.queue.close)
+        self.queue.bind(self.name)
+        self.queue.listen(0)
+        self.queue.settimeout(DEADLINE)
+
+    def start_unix(self, *args):
+        program = self.start("portforward", *args, "127.0.0.1 0 unix:@%s -" % self.name[1:])
+        program.address = ("127.0.0.1", int(program.read_line().split(":")[2].split(",")[0]))
+        return program
+
+    def test_clients_wait_for_a_place(self):
+        program = self.start_unix()
+        clients = [self.connect(program) for _ in range(8)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%d" % number)
+        poll_until(lambda: program.fds() > 8 + len(clients), "they connect")
+        told = set()
+        for _ in clients:
+            server, _ = self.queue.accept()
+            with server:
+                server.settimeout(DEADLINE)
+                told.add(receive(server, 1))
+                server.sendall(b"!")
+        self.assertEqual(told, {b"%d" % number for number in range(8)})
+        self.assertEqual([receive_all(client) for client in clients], [b"!"] * 8)
+
+    def test_no_longer_than_connect(self):
+        program = self.start_unix("--connect", "300ms")
+        clients = [self.connect(program) for _ in range(6)]
+        poll_until(lambda: program.errors().count("end=connect-timeout") >= 4, "those behind the queue are given up")
+        self.assert_no_spin(program)
+        reset = [client for client in clients if select.select([client], [], [], 0)[0]]
+        self.assertGreaterEqual(len(reset), 4)
+        for client in reset:
+            self.assertEqual(until_reset(client), b"")
+
+
 if __name__ == "__main__":
     unittest.main()
