@@ -720,7 +720,6 @@ class Remotes(ForwardTest):
     def test_name_that_does_not_resolve(self):
         program = self.forward(("does-not-exist.invalid", 80))
         clients = [self.connect(program) for _ in range(5)]
-        clients[0].sendall(b"anybody?")
         for client in clients:
             self.assertEqual(until_reset(client), b"")
         self.assert_resets(program)  # it lives on
