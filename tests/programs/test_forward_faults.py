@@ -270,7 +270,7 @@ class ShortConnections(ForwardTest):
                 f.rests()
                 if not CHECKED:
                     self.assertLess(f.program.memory("VmRSS") - memory, MB // 2, "memory grows with each connection")
-                self.assertEqual(f.descriptors(), (f.sockets_before, f.others_before, f.pipes_before))
+                f.assert_descriptors_return()
                 self.assertEqual(f.program.stop(), 0, f.program.errors()[-2000:])
                 self.check_lines(f, count)
 

@@ -188,6 +188,17 @@ class Half(TimesTest):
             self.at_once(*[("%s %d" % (case[-1], i % 2), *case) for i, case in enumerate(cases)])
         self.on_each_path(check, "--half", "1s")
 
+    def test_half_timer_begins_at_the_end_of_stream(self):
+        """However long it was silent before."""
+        def check(f):
+            client, server = f.pair()
+            time.sleep(1.5)
+            start = time.monotonic()
+            client.shutdown(socket.SHUT_WR)
+            self.assertEqual(receive_all(server), b"")
+            self.silent(f, f.used[-1], client, server, start, "half")
+        self.on_each_path(check, "--half", "1s")
+
     def test_answer_that_nobody_reads(self):
         """Half closed, and the answer is stuck: it does not flow, so it does not count."""
         def check(f):
