@@ -4,8 +4,8 @@
  *   load_connect PORT SLOTS SECONDS
  *
  * "ready" after a short warm-up; a line on stdin starts the measuring; when the last connection of that is gone, the
- * result is printed. A connection that fails (refused, reset, ended early) is counted, and not among the others; bytes
- * that are not what was sent are the end. */
+ * result is printed, and how many there were before. A connection that fails (refused, reset, ended early) is counted,
+ * and not among the others; bytes that are not what was sent are the end. */
 #include "load.h"
 
 #include <errno.h>
@@ -105,6 +105,7 @@ static void drive(struct slot *slots, size_t count, double seconds)
 int main(int argc, char **argv)
 {
     static struct slot *slots;
+    uint64_t before;
     size_t count;
     double seconds;
 
@@ -121,10 +122,12 @@ int main(int argc, char **argv)
     if (!slots || epoll < 0)
         fail("cannot start", strerror(errno));
     drive(slots, count, WARM_UP / 1000.0);
+    before = done + failed;
     if (!say_and_wait("ready"))
         return 0;
     drive(slots, count, seconds);
-    printf("connections %llu failed %llu\n", (unsigned long long)done, (unsigned long long)failed);
+    printf("connections %llu failed %llu before %llu\n", (unsigned long long)done, (unsigned long long)failed,
+           (unsigned long long)before);
     fflush(stdout);
     return 0;
 }
