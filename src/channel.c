@@ -405,17 +405,21 @@ int channel_attach(struct asyncore_dispatcher *d, int fd)
     return 0;
 }
 
-void channel_detach(struct asyncore_dispatcher *d)
+void channel_detach(struct asyncore_dispatcher *d, bool closing)
 {
     struct watch *w = d->fd >= 0 ? watch_at(d->map, d->fd) : NULL;
-    if (w != NULL && w->kind == WATCH_CHANNEL && w->owner == d) /* else it is out of the map already */
+    if (w == NULL || w->kind != WATCH_CHANNEL || w->owner != d)
+        return; /* it is out of the map already */
+    if (closing)
+        watch_closing(d->map, d->fd);
+    else
         watch_del(d->map, d->fd);
 }
 
-static void leave(struct asyncore_dispatcher *d)
+static void leave(struct asyncore_dispatcher *d, bool closing)
 {
     struct asyncore_map *map = d->map;
-    channel_detach(d);
+    channel_detach(d, closing);
     list_unlink(&d->all_);
     list_unlink(&d->asked_);
     list_unlink(&d->pending_);
@@ -502,7 +506,7 @@ int asyncore_del_channel(struct asyncore_dispatcher *d)
         return 0;
     if (d->state_ & S_CONNECTING)
         return -EBUSY; /* its sockets come and go */
-    leave(d);
+    leave(d, false);
     return 0;
 }
 
@@ -571,7 +575,7 @@ static void end(struct asyncore_dispatcher *d)
         d->state_ &= ~(uint32_t)S_IDLE;
         connect_forget(d);
     }
-    leave(d);
+    leave(d, fd >= 0);
     d->fd = -1;
     d->state_ &= S_CLASS;
     if (fd >= 0) {

@@ -100,7 +100,7 @@ void channels_dump(struct asyncore_map *map, void (*line)(void *arg, const char 
 int channel_init(struct asyncore_dispatcher *d, const struct asyncore_class *cls, const struct class_root *root,
                  struct asyncore_map *map);
 int channel_attach(struct asyncore_dispatcher *d, int fd); /* fd joins the map as this channel's */
-void channel_detach(struct asyncore_dispatcher *d);        /* and leaves it, open or not */
+void channel_detach(struct asyncore_dispatcher *d, bool closing); /* and leaves it; closing: fd is closed at once */
 int channel_take(struct asyncore_dispatcher *d, int fd);   /* set_socket and set_file */
 void channel_pend(struct asyncore_dispatcher *d, uint32_t why);
 void channel_interest(struct asyncore_dispatcher *d);

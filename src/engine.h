@@ -8,7 +8,8 @@
 
 struct engine {
     const char *name;
-    int limit; /* descriptors from here on are refused; 0: none are */
+    int limit;         /* descriptors from here on are refused; 0: none are */
+    bool drops_closed; /* the kernel forgets a file that is closed: nobody has to take it out before */
 
     int (*open)(struct asyncore_map *map); /* also after close, to begin anew with nothing registered */
     void (*close)(struct asyncore_map *map);

@@ -1,9 +1,12 @@
 /* engine_epoll.c: epoll, level-triggered (epoll(7)).
  *
  * The kernel keys its set by open file and descriptor, and reports what we stored: the descriptor and the serial of
- * its watch. A file that was closed behind our back while a duplicate lives stays in the set and cannot be removed
- * any more, for its descriptor is gone or means another file; its reports carry a serial that no watch has. That is
- * how they are told from ours, and the set is then built anew. */
+ * its watch. It forgets a file when the last descriptor of it is closed, so what the library is about to close need
+ * not be taken out. A file that was closed while a duplicate lives (dup(2), a child, another process that it was
+ * passed to) stays in the set and cannot be removed any more, for its descriptor is gone or means another file; its
+ * reports carry a serial that no watch has. That is how they are told from ours. The set is then built anew, and from
+ * then on files are taken out before they are closed: who duplicates one will duplicate more, and each would cost a
+ * set. */
 #include "engine.h"
 #include <errno.h>
 
@@ -56,6 +59,7 @@ static FAST int epoll_wait_(struct asyncore_map *map, int timeout, struct asynco
         struct watch *w = watch_at(map, fd);
         if (w == NULL || w->serial != (uint32_t)(events[i].data.u64 >> 32)) {
             map->work |= WORK_REBUILD;
+            map->duplicates = true;
             continue;
         }
         event_fill(&ready[filled++], w, fd, events[i].events);
@@ -72,6 +76,7 @@ static int epoll_check(struct asyncore_map *map, int fd, struct watch *w)
 
 const struct engine engine_epoll = {
     .name = "epoll",
+    .drops_closed = true,
     .open = epoll_open,
     .close = epoll_close,
     .set = epoll_set,

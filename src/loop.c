@@ -185,7 +185,7 @@ static void wake_close(struct asyncore_map *map)
 {
     if (map->wake_fd < 0)
         return;
-    watch_del(map, map->wake_fd);
+    watch_closing(map, map->wake_fd);
     map->os->close(map->wake_fd, map->os);
     map->wake_fd = -1;
 }
@@ -336,6 +336,7 @@ int asyncore_after_fork(struct asyncore_map *map)
         atomic_store(&map->owner, (pthread_t)0);
     if (map->home != 0)
         map->home = pthread_self();
+    map->duplicates = true; /* the parent's */
     int result = watches_rebuild(map);
     wake_close(map);
     atomic_store(&map->woken, false);

@@ -91,8 +91,9 @@ struct asyncore_map {
     atomic_bool changed;
 
     /* The engine's own. */
-    int set;      /* epoll */
-    void *events; /* epoll: what the kernel fills; poll: the pollfds; select: the sets */
+    int set;         /* epoll */
+    bool duplicates; /* epoll: there are some, so that closing a descriptor may not be the end of its file */
+    void *events;    /* epoll: what the kernel fills; poll: the pollfds; select: the sets */
     size_t event_count, event_room;
     size_t turn; /* where to begin looking, so that no descriptor starves */
 

@@ -31,7 +31,7 @@ static void signal_release(struct asyncore_dispatcher *d, bool closing)
     (void)closing;
     if (d->fd < 0)
         return;
-    channel_detach(d);
+    channel_detach(d, true);
     d->map->os->signal_close(d->fd, signal->number_, signal->was_blocked_, d->map->os);
     d->fd = -1;
 }

@@ -315,7 +315,7 @@ static int attempt(struct asyncore_dispatcher *d, const struct asyncore_address 
     struct os *os = d->map->os;
     int family = address->address.ss_family, result;
     if (d->fd >= 0 && !fresh) {
-        channel_detach(d);
+        channel_detach(d, true);
         os->close(d->fd, os);
         d->fd = -1;
     }

@@ -5,7 +5,8 @@
  * what the engine was told, and what was seen travels in the batch of events. A watch whose first two may differ is
  * in the dirty list, which is brought to the engine once before each wait: an interest that is dropped and taken up
  * again within a turn costs no system call. Leaving is never put off: the engine forgets the descriptor before
- * anybody can close it.
+ * anybody can close it. Only what the library closes itself, at once, may be left to the kernel (engine.h,
+ * drops_closed).
  *
  * Events are told apart by serial: the slot's counter moves whenever a watch comes or goes, so an event of a
  * descriptor that was closed and used again in the same batch belongs to nobody.
@@ -92,12 +93,12 @@ static void always_remove(struct asyncore_map *map, int fd)
         }
 }
 
-void watch_del(struct asyncore_map *map, int fd)
+static void leave(struct asyncore_map *map, int fd, bool forgotten)
 {
     struct watch *w = watch_at(map, fd);
     if (w->flags & WATCH_ALWAYS)
         always_remove(map, fd);
-    else if (w->registered != 0)
+    else if (w->registered != 0 && !forgotten)
         map->engine->set(map, fd, w, 0);
     map->bare -= w->kind == WATCH_BARE;
     w->owner = NULL;
@@ -105,6 +106,16 @@ void watch_del(struct asyncore_map *map, int fd)
     w->wanted = w->registered = 0;
     w->flags &= WATCH_DIRTY;
     w->serial++;
+}
+
+void watch_del(struct asyncore_map *map, int fd)
+{
+    leave(map, fd, false);
+}
+
+void watch_closing(struct asyncore_map *map, int fd)
+{
+    leave(map, fd, map->engine->drops_closed && !map->duplicates);
 }
 
 /* The engine has no use for this file: its events are made here. Failed ones report an error for ever. */

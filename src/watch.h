@@ -46,6 +46,7 @@ static inline struct watch *watch_at(struct asyncore_map *map, int fd)
 int watch_add(struct asyncore_map *map, int fd, enum watch_kind kind, void *owner, unsigned wanted);
 void watch_want(struct asyncore_map *map, int fd, unsigned wanted);
 void watch_del(struct asyncore_map *map, int fd);
+void watch_closing(struct asyncore_map *map, int fd); /* the same; fd is closed before anything else happens */
 int watches_flush(struct asyncore_map *map);
 int watches_wait(struct asyncore_map *map, int timeout, struct asyncore_event *ready, int size);
 int watches_rebuild(struct asyncore_map *map);

@@ -1,0 +1,270 @@
+/* test_calls.c: which system calls a connection costs, and that those left out were not needed. The kernel is the real
+ * one, behind a table that counts. */
+#include "map.h"
+#include "support.h"
+#include <netinet/in.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static struct os counting;
+static struct {
+    int sets, adds, mods, dels, closes;
+} calls;
+
+static int count_set(struct os *os)
+{
+    calls.sets++;
+    return os_linux.epoll_create(os);
+}
+
+static int count_control(int set, int op, int fd, struct epoll_event *event, struct os *os)
+{
+    calls.adds += op == EPOLL_CTL_ADD;
+    calls.mods += op == EPOLL_CTL_MOD;
+    calls.dels += op == EPOLL_CTL_DEL;
+    return os_linux.epoll_ctl(set, op, fd, event, os);
+}
+
+static int count_close(int fd, struct os *os)
+{
+    calls.closes++;
+    return os_linux.close(fd, os);
+}
+
+static void forget_calls(void)
+{
+    memset(&calls, 0, sizeof calls);
+}
+
+/* The map of the test counts from here on. */
+static void count_calls(void)
+{
+    counting = os_linux;
+    counting.epoll_create = count_set;
+    counting.epoll_ctl = count_control;
+    counting.close = count_close;
+    ck_assert_int_eq(asyncore_map_free(map), 0);
+    map = NULL;
+    ck_assert_int_eq(map_new_on(&map, &counting, NULL), 0);
+    forget_calls();
+}
+
+static int of_epoll(int count)
+{
+    return engine_is("epoll") ? count : 0;
+}
+
+/* -- Closing -- */
+
+START_TEST(what_the_library_closes_is_not_taken_out_before)
+{
+    int peer;
+    count_calls();
+    struct probe *p = probe_with_peer(&probe_class, &peer);
+    turn();
+    forget_calls();
+    ck_assert_int_eq(asyncore_close(&p->base), 0);
+    ck_assert_int_eq(calls.closes, 1);
+    ck_assert_int_eq(calls.dels, 0);
+    close(peer);
+}
+END_TEST
+
+START_TEST(what_others_close_is_taken_out)
+{
+    int peer;
+    count_calls();
+    struct probe *p = probe_with_peer(&probe_class, &peer);
+    int fd = p->base.fd;
+    turn();
+    forget_calls();
+    if (_i == 0) {
+        asyncore_set_borrowed(&p->base);
+        ck_assert_int_eq(asyncore_close(&p->base), 0);
+    } else {
+        ck_assert_int_eq(asyncore_del_channel(&p->base), 0);
+    }
+    ck_assert_int_eq(calls.closes, 0);
+    ck_assert_int_eq(calls.dels, of_epoll(1));
+    peer_send(peer, "x", 1);
+    assert_idle_for(50);
+    ck_assert_int_eq(calls.sets, 0); /* the kernel had nothing to say of it */
+    if (_i == 0)
+        close(fd);
+    else
+        asyncore_close(&p->base);
+    close(peer);
+}
+END_TEST
+
+/* Each round leaves an open file in epoll's set that cannot be taken out any more, if it was not before. */
+START_TEST(duplicates_of_what_was_closed_cost_one_new_set)
+{
+    int copies[8], peers[8], other;
+    count_calls();
+    struct probe *last = probe_with_peer(&probe_class, &other);
+    for (size_t i = 0; i < COUNT(copies); i++) {
+        struct probe *p = probe_with_peer(&probe_class, &peers[i]);
+        turn();
+        copies[i] = dup(p->base.fd);
+        ck_assert_int_eq(asyncore_close(&p->base), 0);
+        peer_send(peers[i], "x", 1);
+        run_for(10);
+        ck_assert_int_eq(p->reads, 0);
+    }
+    assert_idle_for(50);
+    ck_assert_int_eq(calls.sets, of_epoll(1));
+    peer_send(other, "x", 1);
+    run_until(last->bytes == 1);
+    for (size_t i = 0; i < COUNT(copies); i++) {
+        close(copies[i]);
+        close(peers[i]);
+    }
+    close(other);
+}
+END_TEST
+
+/* Closed in its own handler, with a change that was not brought to the kernel yet, and succeeded at once. */
+static int succeed(struct asyncore_dispatcher *d)
+{
+    struct probe *p = probe_of(d), *next = p->other;
+    int fd = d->fd, fds[2];
+    if (fd < 0)
+        return 0;
+    ck_assert_int_eq(asyncore_want(d, ASYNCORE_READ | ASYNCORE_WRITE), 0);
+    p->number = dup(fd);
+    ck_assert_int_eq(asyncore_close(d), 0);
+    unix_pair(fds);
+    ck_assert_int_eq(fds[0], fd);
+    ck_assert_int_eq(asyncore_set_socket(&next->base, fds[0]), 0);
+    next->number = fds[1];
+    return 0;
+}
+
+START_TEST(a_number_used_again_in_the_same_turn_gets_its_own_events_only)
+{
+    static const struct asyncore_class class_ = {.name = "first", .parent = &probe_class, .handle_read = succeed};
+    int peer;
+    count_calls();
+    struct probe *first = probe_with_peer(&class_, &peer), *next = probe_new(&probe_class, "");
+    first->other = next;
+    turn();
+    forget_calls();
+    peer_send(peer, "x", 1); /* stays unread */
+    run_until(next->base.fd >= 0);
+    assert_idle_for(50);
+    ck_assert_int_eq(calls.mods, 0);
+    ck_assert_int_eq(next->reads, 0);
+    ck_assert_int_eq(next->writes, 0);
+    peer_send(next->number, "yz", 2);
+    run_until(next->bytes == 2);
+    ck_assert_int_eq(memcmp(next->input, "yz", 2), 0);
+    close(first->number);
+    close(next->number);
+    close(peer);
+}
+END_TEST
+
+START_TEST(a_file_that_comes_back_to_its_number_is_the_new_channels)
+{
+    int fds[2];
+    count_calls();
+    unix_pair(fds);
+    struct probe *p = probe_on(&probe_class, "", fds[0]), *q = probe_new(&probe_class, "");
+    turn();
+    int copy = dup(fds[0]);
+    ck_assert_int_eq(asyncore_close(&p->base), 0);
+    ck_assert_int_eq(dup2(copy, fds[0]), fds[0]);
+    ck_assert_int_eq(asyncore_set_socket(&q->base, fds[0]), 0);
+    turn();
+    peer_send(fds[1], "x", 1);
+    run_until(q->bytes == 1);
+    ck_assert_int_eq(p->reads, 0);
+    ck_assert_int_eq(asyncore_close(&q->base), 0);
+    peer_send(fds[1], "y", 1);
+    assert_idle_for(50);
+    ck_assert_int_eq(calls.sets, of_epoll(1));
+    close(copy);
+    close(fds[1]);
+}
+END_TEST
+
+/* A child of fork() that has copies of every descriptor, until `release` is closed. */
+static pid_t child_with_copies(int *release)
+{
+    int ends[2];
+    char byte;
+    ck_assert_int_eq(pipe(ends), 0);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[1]);
+        leave_child(read(ends[0], &byte, 1) == 0 ? 0 : 1);
+    }
+    close(ends[0]);
+    *release = ends[1];
+    return pid;
+}
+
+START_TEST(what_a_child_keeps_open_is_nobodys_in_the_parent)
+{
+    int peer, other, release, status;
+    count_calls();
+    struct probe *p = probe_with_peer(&probe_class, &peer), *q = probe_with_peer(&probe_class, &other);
+    turn();
+    forget_calls();
+    pid_t pid = child_with_copies(&release);
+    ck_assert_int_eq(asyncore_close(&p->base), 0);
+    peer_send(peer, "x", 1);
+    assert_idle_for(50);
+    ck_assert_int_eq(p->reads, 0);
+    ck_assert_int_eq(calls.sets, of_epoll(1));
+    peer_send(other, "x", 1);
+    run_until(q->bytes == 1);
+    close(release);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    ck_assert(peer_reset_came(peer)); /* the last copy is gone, and a byte unread */
+    close(peer);
+    close(other);
+}
+END_TEST
+
+/* A child that takes the map over shares every file with its parent, and takes them out. */
+START_TEST(a_child_that_takes_the_map_over_needs_no_second_set)
+{
+    int peer, status;
+    count_calls();
+    struct probe *p = probe_with_peer(&probe_class, &peer);
+    turn();
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        forget_calls();
+        bool right = asyncore_after_fork(map) == 0 && asyncore_close(&p->base) == 0 && write(peer, "x", 1) == 1;
+        for (int i = 0; i < 3; i++)
+            right = right && asyncore_poll(map, 10) >= 0;
+        leave_child(right && calls.sets == of_epoll(1) ? 0 : 1);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    run_until(p->bytes == 1);
+    close(peer);
+}
+END_TEST
+
+static void add_closing(TCase *tests)
+{
+    tcase_add_test(tests, what_the_library_closes_is_not_taken_out_before);
+    tcase_add_loop_test(tests, what_others_close_is_taken_out, 0, 2);
+    tcase_add_test(tests, duplicates_of_what_was_closed_cost_one_new_set);
+    tcase_add_test(tests, a_number_used_again_in_the_same_turn_gets_its_own_events_only);
+    tcase_add_test(tests, a_file_that_comes_back_to_its_number_is_the_new_channels);
+    tcase_add_test(tests, what_a_child_keeps_open_is_nobodys_in_the_parent);
+    tcase_add_test(tests, a_child_that_takes_the_map_over_needs_no_second_set);
+}
+
+int main(void)
+{
+    return run_suite("calls", add_closing, NULL);
+}
