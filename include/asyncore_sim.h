@@ -47,7 +47,7 @@ enum asyncore_sim_fault {
     ASYNCORE_SIM_SHORT,    /* recv, send, read, write do less than they could */
     ASYNCORE_SIM_EAGAIN,   /* they, accept too, say "nothing yet" though there is something */
     ASYNCORE_SIM_EINTR,    /* any call that may be interrupted is */
-    ASYNCORE_SIM_SPURIOUS, /* a descriptor is reported ready that is not */
+    ASYNCORE_SIM_SPURIOUS, /* a descriptor is reported ready that is not; never a stream that connects */
     ASYNCORE_SIM_REORDER,  /* the events of one wait come in another order (epoll) */
     ASYNCORE_SIM_LINGER,   /* a close reaches the peer late */
     /* Hard. */

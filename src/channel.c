@@ -271,7 +271,7 @@ int default_event(struct asyncore_dispatcher *d, unsigned events)
         return 0;
     }
     if (d->state_ & S_CONNECTING)
-        return connect_event(d);
+        return connect_event(d, events);
     if (d->state_ & S_ACCEPTING)
         return events & ~(unsigned)ASYNCORE_WRITE && wants_read(d) ? call(d, handle_accept) : 0;
     if (events & ASYNCORE_EXPT && mask(d) & ASYNCORE_EXPT && !settle(map, d, call(d, handle_expt)))

@@ -115,7 +115,7 @@ void channel_active(struct asyncore_dispatcher *d); /* for S_IDLE: bytes went by
 
 /* sock.c */
 bool datagrams(struct asyncore_dispatcher *d);
-int connect_event(struct asyncore_dispatcher *d);
+int connect_event(struct asyncore_dispatcher *d, unsigned events);
 void connect_forget(struct asyncore_dispatcher *d);
 int default_accept(struct asyncore_dispatcher *d);
 int default_accepted(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length);

@@ -21,6 +21,9 @@ struct engine {
     /* Fills at most size <= BATCH events, whose watch has the serial that it was registered with. */
     int (*wait)(struct asyncore_map *map, int timeout, struct asyncore_event *ready, int size);
 
+    /* ERROR and HANGUP of fd at this moment, or a negative error; NULL: wait() tells them apart from READ and WRITE. */
+    int (*errors)(struct asyncore_map *map, int fd);
+
     /* 1 while fd is the file that was registered, 0 when not; NULL: cannot tell. */
     int (*check)(struct asyncore_map *map, int fd, struct watch *w);
 };

@@ -60,10 +60,11 @@ static int select_set(struct asyncore_map *map, int fd, struct watch *w, unsigne
     return 0;
 }
 
-static unsigned ask_poll(struct asyncore_map *map, int fd)
+static int select_errors(struct asyncore_map *map, int fd)
 {
     struct pollfd one = {.fd = fd, .events = 0};
-    return map->os->poll(&one, 1, 0, map->os) > 0 ? (unsigned short)one.revents : 0;
+    int count = map->os->poll(&one, 1, 0, map->os);
+    return count > 0 ? (unsigned short)one.revents : count;
 }
 
 static unsigned seen(struct asyncore_map *map, int fd, const struct sets *got)
@@ -75,9 +76,8 @@ static unsigned seen(struct asyncore_map *map, int fd, const struct sets *got)
         events |= ASYNCORE_WRITE;
     if (FD_ISSET(fd, &got->excepts))
         events |= ASYNCORE_EXPT;
-    if (FD_ISSET(fd, &got->errors))
-        events |= ask_poll(map, fd);
-    return events;
+    int errors = FD_ISSET(fd, &got->errors) ? select_errors(map, fd) : 0;
+    return errors > 0 ? events | (unsigned)errors : events;
 }
 
 /* One of the registered descriptors was closed behind our back and fails the whole call: find which. */
@@ -120,4 +120,5 @@ const struct engine engine_select = {
     .close = select_close,
     .set = select_set,
     .wait = select_wait,
+    .errors = select_errors,
 };

@@ -32,6 +32,8 @@ struct sim_file;
 
 /* -- Files -- */
 
+#define SIM_SURE (1u << 20) /* beside POLL bits: nothing else of this file is ever reported */
+
 struct sim_kind {
     const char *name;
     unsigned (*ready)(struct sim_file *file); /* POLL bits */

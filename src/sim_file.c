@@ -614,7 +614,8 @@ int sim_epoll_ctl(struct sim_file *file, int op, int fd, struct epoll_event *eve
 static bool spurious(struct sim_file *file)
 {
     uint64_t instant = file->host->world->time + 1;
-    if (file->host->world->options.chances[ASYNCORE_SIM_SPURIOUS] == 0 || file->doubted == instant)
+    if (file->host->world->options.chances[ASYNCORE_SIM_SPURIOUS] == 0 || file->doubted == instant ||
+        file->kind->ready(file) & SIM_SURE)
         return false;
     file->doubted = instant;
     return sim_fault(file->host, file, ASYNCORE_SIM_SPURIOUS);

@@ -832,6 +832,8 @@ int sim_stream_shutdown(struct sim_socket *socket, int how)
 
 /* -- Readiness and closing -- */
 
+/* Linux asks the socket itself before it reports it, and nobody but the peer makes a connection: one that is reported
+ * is made. (Bytes may be reported and gone, taken by another process.) */
 static unsigned stream_ready(struct sim_file *file)
 {
     struct sim_socket *socket = (struct sim_socket *)file;
@@ -845,7 +847,7 @@ static unsigned stream_ready(struct sim_file *file)
     if (socket->shut_read)
         bits |= POLLIN | POLLRDNORM | POLLRDHUP;
     if (socket->state == STATE_CONNECTING)
-        return bits;
+        return bits | SIM_SURE;
     if (socket->state == STATE_LISTENING)
         return bits | (list_empty(&socket->queue) ? 0 : POLLIN | POLLRDNORM);
     if (conn != NULL && conn->flow[1 - socket->side].arrived > conn->flow[1 - socket->side].read)

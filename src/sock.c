@@ -2,14 +2,16 @@
  *
  * CONNECTING goes through a list of addresses: one that was given, or those that a name was found to have. Each gets
  * a socket of its own (the one that create_socket made serves the first of its family), and the loop waits until it
- * is writable; a second connect(2) then tells what came of it, and unlike SO_ERROR it is not fooled by a spurious
- * wake-up. Failures are recorded and told by the loop, even those that the kernel knows at once.
+ * is writable. A stream that is writable, and has neither failed nor hung up, is connected; in every other case a
+ * second connect(2) tells what came of it. Failures are recorded and told by the loop, even those that the kernel knows
+ * at once.
  *
  * READING AND WRITING ask the kernel not to wait for this call (MSG_DONTWAIT), so that descriptors from elsewhere
  * need no fcntl. What recv and send find out about the connection is recorded here and told by settle() in
  * channel.c. */
 #include "address.h"
 #include "channel.h"
+#include "engine.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -343,13 +345,28 @@ static void connect_next(struct asyncore_dispatcher *d, bool fresh, int error)
     connect_failed(d, error);
 }
 
-/* The socket became writable, or failed. Returns the handler's result. */
-int connect_event(struct asyncore_dispatcher *d)
+/* TCP and Unix streams are not writable before they are connected, and the kernel looks again before it reports. */
+static bool connected_already(struct asyncore_dispatcher *d, unsigned events)
+{
+    struct asyncore_map *map = d->map;
+    if (map->engine->errors != NULL && map->engine->errors(map, d->fd) != 0)
+        return false;
+    return d->type_ == SOCK_STREAM && (d->family_ == AF_INET || d->family_ == AF_INET6 || d->family_ == AF_UNIX) &&
+           events & ASYNCORE_WRITE && !(events & (ASYNCORE_ERROR | ASYNCORE_HANGUP));
+}
+
+static int connect_again(struct asyncore_dispatcher *d)
 {
     struct os *os = d->map->os;
     struct extra *extra = d->extra_;
     const struct asyncore_address *address = &extra->addresses[extra->next - 1];
-    int result = os->connect(d->fd, (const struct sockaddr *)&address->address, address->length, os);
+    return os->connect(d->fd, (const struct sockaddr *)&address->address, address->length, os);
+}
+
+/* The socket became writable, or failed. Returns the handler's result. */
+int connect_event(struct asyncore_dispatcher *d, unsigned events)
+{
+    int result = connected_already(d, events) ? 0 : connect_again(d);
     if (result == -EALREADY || result == -EINPROGRESS || result == -EINTR)
         return 0;
     if (result < 0 && result != -EISCONN && !extra->stands) {

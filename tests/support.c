@@ -507,6 +507,17 @@ int full_listener(char port[8], int fillers[], int *count)
     return listener;
 }
 
+int refusing_port(char port[8])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    snprintf(port, 8, "%u", (unsigned)ntohs(address.sin_port));
+    return fd;
+}
+
 void channel_port(struct asyncore_dispatcher *d, char port[8])
 {
     struct sockaddr_storage name;

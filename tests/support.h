@@ -152,6 +152,7 @@ void small_buffers(int fd);                        /* as small as the kernel all
 void set_blocking(int fd, bool on);
 bool is_open(int fd);
 int full_listener(char port[8], int fillers[], int *count); /* whose next client has to wait; at most 16 fillers */
+int refusing_port(char port[8]); /* bound, so that nobody else gets it, and not listening */
 void channel_port(struct asyncore_dispatcher *d, char port[8]);
 
 /* -- Bytes of which every stretch is different -- */

@@ -1,5 +1,6 @@
 /* test_calls.c: which system calls a connection costs, and that those left out were not needed. The kernel is the real
  * one, behind a table that counts. */
+#include "asyncore_sim.h"
 #include "map.h"
 #include "support.h"
 #include <netinet/in.h>
@@ -8,7 +9,7 @@
 
 static struct os counting;
 static struct {
-    int sets, adds, mods, dels, closes;
+    int sets, adds, mods, dels, closes, connects;
 } calls;
 
 static int count_set(struct os *os)
@@ -31,6 +32,12 @@ static int count_close(int fd, struct os *os)
     return os_linux.close(fd, os);
 }
 
+static int count_connect(int fd, const struct sockaddr *address, socklen_t length, struct os *os)
+{
+    calls.connects++;
+    return os_linux.connect(fd, address, length, os);
+}
+
 static void forget_calls(void)
 {
     memset(&calls, 0, sizeof calls);
@@ -43,6 +50,7 @@ static void count_calls(void)
     counting.epoll_create = count_set;
     counting.epoll_ctl = count_control;
     counting.close = count_close;
+    counting.connect = count_connect;
     ck_assert_int_eq(asyncore_map_free(map), 0);
     map = NULL;
     ck_assert_int_eq(map_new_on(&map, &counting, NULL), 0);
@@ -264,7 +272,124 @@ static void add_closing(TCase *tests)
     tcase_add_test(tests, a_child_that_takes_the_map_over_needs_no_second_set);
 }
 
+/* -- Connecting -- */
+
+static struct probe *connecting(const char *host, const char *port)
+{
+    struct probe *p = probe_new(&probe_class, "");
+    ck_assert_int_eq(asyncore_connect(&p->base, host, port), 0);
+    return p;
+}
+
+/* family: of the socket; its address goes into `name` and `port`. */
+static int listening(int family, char name[64], char port[8])
+{
+    strcpy(name, "127.0.0.1");
+    strcpy(port, "0");
+    if (family == AF_INET)
+        return peer_listen(name, port);
+    struct sockaddr_storage address;
+    socklen_t length;
+    snprintf(name, 64, "unix:@asyncore-calls-%d", (int)getpid());
+    ck_assert_int_eq(asyncore_parse_address(name, "", &address, &length), 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, length), 0);
+    ck_assert_int_eq(listen(fd, 4), 0);
+    return fd;
+}
+
+START_TEST(a_connection_is_asked_for_once)
+{
+    char name[64], port[8];
+    count_calls();
+    int listener = listening(_i == 0 ? AF_INET : AF_UNIX, name, port);
+    struct probe *p = connecting(name, port);
+    run_until(p->connects == 1);
+    ck_assert_int_eq(calls.connects, 1);
+    int peer = peer_accept(listener);
+    ck_assert_int_eq((int)asyncore_send(&p->base, "x", 1), 1);
+    char byte;
+    ck_assert_uint_eq(peer_recv(peer, &byte, 1), 1);
+    close(peer);
+    close(listener);
+}
+END_TEST
+
+START_TEST(a_refused_connection_is_asked_why)
+{
+    char port[8];
+    count_calls();
+    int refusing = refusing_port(port);
+    struct probe *p = connecting("127.0.0.1", port);
+    run_until(p->errors == 1);
+    ck_assert_int_eq(p->error, -ECONNREFUSED);
+    ck_assert_int_eq(p->connects, 0);
+    ck_assert_int_eq(calls.connects, 2);
+    close(refusing);
+}
+END_TEST
+
+START_TEST(an_unanswered_connection_is_none)
+{
+    char port[8];
+    int fillers[16], count;
+    count_calls();
+    int listener = full_listener(port, fillers, &count);
+    struct probe *p = connecting("127.0.0.1", port);
+    assert_idle_for(50);
+    ck_assert_int_eq(p->connects, 0);
+    ck_assert_int_eq(calls.connects, 1);
+    while (count > 0)
+        close(fillers[--count]);
+    close(listener);
+}
+END_TEST
+
+static const struct asyncore_class plain_class = {.name = "plain"};
+
+static void nothing(struct asyncore_timer *timer, void *arg)
+{
+    (void)timer, (void)arg;
+}
+
+/* Whatever is doubtful is reported, every millisecond. */
+START_TEST(a_doubtful_report_is_no_connection)
+{
+    struct asyncore_sim_options options = {.engine = asyncore_map_engine(map), .link = {.delay = 10 * ASYNCORE_SIM_MS}};
+    struct asyncore_sim_usage usage;
+    struct asyncore_timer timer = {.map_ = NULL};
+    struct asyncore_dispatcher server, client;
+    struct asyncore_sim *world;
+    options.chances[ASYNCORE_SIM_SPURIOUS] = 1000000;
+    ck_assert_int_eq(asyncore_sim_new(&world, 1, &options), 0);
+    ck_assert_int_eq(asyncore_dispatcher_init(&server, &plain_class, asyncore_sim_map(world, "server")), 0);
+    ck_assert_int_eq(asyncore_bind(&server, "*", "1"), 0);
+    ck_assert_int_eq(asyncore_listen(&server, 1), 0);
+    struct asyncore_map *host = asyncore_sim_map(world, "client");
+    ck_assert_int_eq(asyncore_dispatcher_init(&client, &plain_class, host), 0);
+    ck_assert_int_eq(asyncore_call_every(host, &timer, 1, nothing, NULL), 0);
+    ck_assert_int_eq(asyncore_connect(&client, "server", "1"), 0);
+    ck_assert_int_ge(asyncore_sim_run(world, 19 * ASYNCORE_SIM_MS), 0);
+    ck_assert_int_eq(asyncore_connected(&client), 0);
+    ck_assert_int_ge(asyncore_sim_run(world, 25 * ASYNCORE_SIM_MS), 0);
+    ck_assert_int_eq(asyncore_connected(&client), 1);
+    ck_assert_int_eq(asyncore_sim_usage(world, "client", &usage), 0);
+    ck_assert_uint_eq(usage.calls[ASYNCORE_SIM_CONNECT], 1);
+    asyncore_fini(&client);
+    asyncore_fini(&server);
+    asyncore_sim_free(world);
+}
+END_TEST
+
+static void add_connecting(TCase *tests)
+{
+    tcase_add_loop_test(tests, a_connection_is_asked_for_once, 0, 2);
+    tcase_add_test(tests, a_refused_connection_is_asked_why);
+    tcase_add_test(tests, an_unanswered_connection_is_none);
+    tcase_add_test(tests, a_doubtful_report_is_no_connection);
+}
+
 int main(void)
 {
-    return run_suite("calls", add_closing, NULL);
+    return run_suite("calls", add_closing, add_connecting, NULL);
 }

@@ -1,7 +1,7 @@
 /* test_connect.c: channels that connect, names and their addresses.
  *
  * Names are answered by a name server of the test's own: a datagram channel in the same map, which knows the few names
- * in `zone`. A port that refuses is bound, so that nobody else gets it, and does not listen. */
+ * in `zone`. */
 #include "support.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -16,17 +16,6 @@ static struct probe *connecting(const struct asyncore_class *class_, const char 
     ck_assert_int_eq(asyncore_connected(&p->base), 0);
     assert_notes("");
     return p;
-}
-
-static int refusing_port(char port[8])
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    socklen_t length = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&address, &length), 0);
-    snprintf(port, 8, "%u", (unsigned)ntohs(address.sin_port));
-    return fd;
 }
 
 /* -- It works -- */
