@@ -270,8 +270,8 @@ int default_event(struct asyncore_dispatcher *d, unsigned events)
         channel_broken(d, -EBADF);
         return 0;
     }
-    if (d->state_ & S_CONNECTING)
-        return connect_event(d, events);
+    if (d->state_ & S_CONNECTING) /* while the name is looked up: of a datagram socket, before it wanted to connect */
+        return d->state_ & S_LOOKUP ? 0 : connect_event(d, events);
     if (d->state_ & S_ACCEPTING)
         return events & ~(unsigned)ASYNCORE_WRITE && wants_read(d) ? call(d, handle_accept) : 0;
     if (events & ASYNCORE_EXPT && mask(d) & ASYNCORE_EXPT && !settle(map, d, call(d, handle_expt)))

@@ -863,6 +863,50 @@ START_TEST(bind_takes_addresses_and_names_of_the_hosts_file)
 }
 END_TEST
 
+static int connect_other(struct asyncore_dispatcher *d)
+{
+    struct probe *p = probe_of(d);
+    char byte;
+    if (!asyncore_connecting(&p->other->base) && !asyncore_connected(&p->other->base))
+        ck_assert_int_eq(asyncore_connect(&p->other->base, "localhost", "1"), 0);
+    return (int)asyncore_recv(d, &byte, 1);
+}
+
+static int look_away(struct asyncore_dispatcher *d)
+{
+    (void)d;
+    return 0;
+}
+
+/* Its error comes in the same turn as what makes a neighbour connect it; one of two neighbours comes before it. */
+START_TEST(an_error_of_before_is_no_answer_while_the_name_is_looked_up)
+{
+    static const struct asyncore_class class_ = {.name = "eager", .parent = &probe_class, .handle_read = connect_other};
+    static const struct asyncore_class calm = {.name = "calm", .parent = &probe_class, .handle_read = look_away};
+    skip_unless(hosts_file_has("localhost"), "no localhost in the hosts file");
+    struct sockaddr_in nobody = {.sin_family = AF_INET};
+    int peers[2], one = 1;
+    char port[8];
+    int refusing = refusing_port(port);
+    nobody.sin_port = htons((uint16_t)atoi(port)); /* of UDP: nobody has it, or what comes is thrown away */
+    nobody.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    struct probe *before = probe_with_peer(&class_, &peers[0]), *p = probe_new(&calm, "");
+    ck_assert_int_eq(asyncore_create_socket(&p->base, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq(asyncore_setsockopt(&p->base, IPPROTO_IP, IP_RECVERR, &one, sizeof one), 0);
+    struct probe *after = probe_with_peer(&class_, &peers[1]);
+    before->other = after->other = p;
+    turn();
+    peer_send(peers[0], "x", 1);
+    ck_assert_int_eq((int)asyncore_sendto(&p->base, "x", 1, (struct sockaddr *)&nobody, sizeof nobody), 1);
+    peer_send(peers[1], "x", 1);
+    run_until(p->connects == 1);
+    asyncore_close(&p->base);
+    close(peers[0]);
+    close(peers[1]);
+    close(refusing);
+}
+END_TEST
+
 static void add_texts(TCase *tests)
 {
     tcase_add_test(tests, text_becomes_an_address_and_text_again);
@@ -870,6 +914,7 @@ static void add_texts(TCase *tests)
     tcase_add_test(tests, a_unix_path_that_is_too_long_is_refused);
     tcase_add_test(tests, address_text_is_cut_to_size);
     tcase_add_test(tests, bind_takes_addresses_and_names_of_the_hosts_file);
+    tcase_add_test(tests, an_error_of_before_is_no_answer_while_the_name_is_looked_up);
 }
 
 int main(void)
