@@ -87,9 +87,10 @@ struct asyncore_class {
     int (*handle_read)(struct asyncore_dispatcher *d);   /* bytes, the end, or an error: recv tells which */
     int (*handle_write)(struct asyncore_dispatcher *d);  /* room to send */
     int (*handle_accept)(struct asyncore_dispatcher *d); /* a listener: default accepts and calls handle_accepted */
-    /* A client came. Owns fd from here on, failure included. `address` is gone after the call. A negative result is
-     * that client's failure, not the listener's: it is logged. After asyncore_want(d, 0) in here no other comes until
-     * READ is wanted again. Default: closes fd. */
+    /* A client came. Owns fd from here on, failure included; refuses it with asyncore_close_fd (after close(2), a socket
+     * that got its number is taken for the client until this returns). `address` is gone after the call. A negative
+     * result is that client's failure, not the listener's: it is logged. After asyncore_want(d, 0) in here no other
+     * comes until READ is wanted again. Default: closes fd. */
     int (*handle_accepted)(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length);
     /* The stream ended, or the connection was lost (asyncore_error() tells which: 0 is a clean end). At most
      * once for an end and once for an error, never after close. Default: closes; with_send and async_chat

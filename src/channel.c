@@ -474,15 +474,26 @@ static int take_refused(struct asyncore_map *map, int fd, int result)
     return result;
 }
 
+/* Of a client that is handed over in its handle_accepted; else 0, unknown. After that its number may mean anything. */
+static int accepted_type(struct asyncore_map *map, int fd)
+{
+    if (map == NULL || fd < 0 || fd != map->accepted)
+        return 0;
+    map->accepted = -1;
+    return map->accepted_type;
+}
+
 int channel_take(struct asyncore_dispatcher *d, int fd)
 {
+    int type = accepted_type(d->map, fd);
     int result = channel_usable(d);
     if (result < 0)
         return result == -EBADF ? take_refused(d->map, fd, result) : result;
     if (d->fd >= 0 || d->state_ & S_CONNECTING)
         return take_refused(d->map, fd, -EEXIST);
     d->state_ |= S_CONNECTED;
-    d->type_ = d->family_ = 0; /* of the socket before, if there was one */
+    d->type_ = (uint8_t)type;
+    d->family_ = 0; /* of the socket before, if there was one */
     result = being_made(d) ? -EBUSY : channel_attach(d, fd);
     if (result == 0)
         return 0;

@@ -250,7 +250,7 @@ int map_new_on(struct asyncore_map **ret, struct os *os, const struct asyncore_m
     memset(map, 0, sizeof *map);
     map->os = os;
     map->forks = fork_count;
-    map->dirty = map->set = map->wake_fd = map->outer = map->outer_timer = -1;
+    map->dirty = map->set = map->accepted = map->wake_fd = map->outer = map->outer_timer = -1;
     pthread_mutex_init(&map->lock, NULL);
     maps_add(map);
     link_t *lists[] = {&map->all, &map->asked, &map->pending, &map->resting, &map->dead, &map->lookups, &map->answered};
@@ -654,8 +654,11 @@ void asyncore_log_stderr(void *arg, const char *type, const char *message)
 int asyncore_close_fd(struct asyncore_map *map, int fd)
 {
     int result = map_get(&map);
-    if (result == 0)
-        result = map->os->close(fd, map->os);
+    if (result < 0)
+        return result;
+    if (fd == map->accepted)
+        map->accepted = -1; /* its number may mean anything from now on */
+    result = map->os->close(fd, map->os);
     if (result == 0)
         channels_wake(map);
     return result;

@@ -74,6 +74,7 @@ struct asyncore_map {
     uint64_t now;
     struct asyncore_dispatcher *serving; /* whose handler runs */
     struct making *making;               /* whose handle_socket run, the innermost first */
+    int accepted, accepted_type;         /* the client whose handle_accepted runs, until somebody has it; or -1 */
     bool open;                           /* serving was not closed since */
     size_t foreground;                   /* what keeps the loop: channels, timers, lookups */
     struct asyncore_event *batch;

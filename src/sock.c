@@ -153,13 +153,20 @@ int socket_unblock(struct asyncore_dispatcher *d)
     return flags < 0 || flags & O_NONBLOCK ? flags : os->set_flags(d->fd, flags | O_NONBLOCK, os);
 }
 
+/* A listener from elsewhere: its type is its clients' too, and asked here it need not be asked for each. */
+static int adopt(struct asyncore_dispatcher *d)
+{
+    datagrams(d);
+    return socket_unblock(d);
+}
+
 int asyncore_listen(struct asyncore_dispatcher *d, int backlog)
 {
     int result = channel_usable(d);
     if (result < 0 || d->fd < 0)
         return result < 0 ? result : -EBADF;
     struct os *os = d->map->os;
-    result = d->state_ & S_CONNECTED ? socket_unblock(d) : 0;
+    result = d->state_ & S_CONNECTED ? adopt(d) : 0;
     if (result >= 0)
         result = os->listen(d->fd, backlog, os);
     if (result < 0)
@@ -267,7 +274,10 @@ int default_accept(struct asyncore_dispatcher *d)
             continue;
         if (fd < 0)
             return fd;
+        map->accepted = fd;
+        map->accepted_type = d->type_;
         int result = call(d, handle_accepted, fd, (struct sockaddr *)&from, length);
+        map->accepted = -1;
         if (result < 0 && result != -EAGAIN && map->open)
             asyncore_log_info(d, "error", "%s: a client was refused: %s", d->class_->name, asyncore_strerror(result));
         if (exhausted(result))
@@ -492,7 +502,8 @@ FAST ssize_t default_send(struct asyncore_dispatcher *d, const void *data, size_
     return os->send(d->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL | (int)(d->state_ & S_MORE), os);
 }
 
-/* An empty datagram, or the end? Channels that were accepted do not know their type until somebody has to. */
+/* An empty datagram, or the end? Channels of sockets from elsewhere do not know their type until somebody has to; a
+ * client's is its listener's. */
 bool datagrams(struct asyncore_dispatcher *d)
 {
     int type = SOCK_STREAM;

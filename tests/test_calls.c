@@ -9,7 +9,7 @@
 
 static struct os counting;
 static struct {
-    int sets, adds, mods, dels, closes, connects;
+    int sets, adds, mods, dels, closes, connects, questions;
 } calls;
 
 static int count_set(struct os *os)
@@ -38,6 +38,12 @@ static int count_connect(int fd, const struct sockaddr *address, socklen_t lengt
     return os_linux.connect(fd, address, length, os);
 }
 
+static int count_question(int fd, int level, int option, void *value, socklen_t *length, struct os *os)
+{
+    calls.questions++;
+    return os_linux.getsockopt(fd, level, option, value, length, os);
+}
+
 static void forget_calls(void)
 {
     memset(&calls, 0, sizeof calls);
@@ -51,6 +57,7 @@ static void count_calls(void)
     counting.epoll_ctl = count_control;
     counting.close = count_close;
     counting.connect = count_connect;
+    counting.getsockopt = count_question;
     ck_assert_int_eq(asyncore_map_free(map), 0);
     map = NULL;
     ck_assert_int_eq(map_new_on(&map, &counting, NULL), 0);
@@ -272,6 +279,108 @@ static void add_closing(TCase *tests)
     tcase_add_test(tests, a_child_that_takes_the_map_over_needs_no_second_set);
 }
 
+/* -- Clients -- */
+
+static int hand_over(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length)
+{
+    (void)address, (void)length;
+    return asyncore_set_socket(&probe_of(d)->other->base, fd);
+}
+
+static const struct asyncore_class host_class = {
+    .name = "host", .parent = &probe_class, .handle_accepted = hand_over};
+
+/* A listener whose client is for p. */
+static void host_of(const struct asyncore_class *class_, struct probe *p, bool made_elsewhere, char port[8])
+{
+    struct probe *host = probe_new(class_, "host");
+    host->other = p;
+    strcpy(port, "0");
+    if (made_elsewhere) {
+        ck_assert_int_eq(asyncore_set_socket(&host->base, peer_listen("127.0.0.1", port)), 0);
+    } else {
+        ck_assert_int_eq(asyncore_bind(&host->base, "127.0.0.1", "0"), 0);
+        channel_port(&host->base, port);
+    }
+    ck_assert_int_eq(asyncore_listen(&host->base, 4), 0);
+}
+
+/* _i: how it ends, and who made the listener */
+START_TEST(a_clients_end_asks_nothing)
+{
+    char port[8];
+    count_calls();
+    struct probe *p = probe_new(&probe_class, "");
+    host_of(&host_class, p, _i & 2, port);
+    forget_calls();
+    int peer = peer_connect("127.0.0.1", port);
+    run_until(p->base.fd >= 0);
+    if (_i & 1)
+        peer_reset(peer);
+    else
+        close(peer);
+    run_until(p->destroys == 1);
+    ck_assert_int_eq(p->closes, 1);
+    ck_assert_int_eq(calls.questions, 0);
+}
+END_TEST
+
+START_TEST(a_listener_from_elsewhere_is_asked_once)
+{
+    char port[8];
+    count_calls();
+    host_of(&host_class, probe_new(&probe_class, ""), true, port);
+    ck_assert_int_eq(calls.questions, 1);
+}
+END_TEST
+
+static int empty_sender;
+
+/* The client is turned away, and a datagram socket gets its number. */
+static int turn_away(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct probe *p = probe_of(d)->other;
+    int fds[2];
+    (void)address, (void)length;
+    if (p->base.fd < 0)
+        ck_assert_int_eq(asyncore_close_fd(d->map, fd), 0);
+    else
+        ck_assert_int_eq(asyncore_set_socket(&p->base, fd), -EEXIST); /* it has one, and closes the other */
+    ck_assert_int_eq(is_open(fd), 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds), 0);
+    ck_assert_int_eq(fds[0], fd);
+    empty_sender = fds[1];
+    return asyncore_set_socket(&p->other->base, fd);
+}
+
+START_TEST(what_gets_a_clients_number_is_not_taken_for_it)
+{
+    static const struct asyncore_class class_ = {.name = "host", .parent = &probe_class, .handle_accepted = turn_away};
+    char port[8];
+    int other = -1;
+    struct probe *p = _i == 0 ? probe_new(&probe_class, "") : probe_with_peer(&probe_class, &other);
+    p->other = probe_new(&probe_class, "");
+    host_of(&class_, p, false, port);
+    int peer = peer_connect("127.0.0.1", port);
+    run_until(p->other->base.fd >= 0);
+    ck_assert_int_eq((int)send(empty_sender, "", 0, 0), 0);
+    run_until(p->other->reads == 1);
+    assert_idle_for(50);
+    ck_assert_int_eq(p->other->closes, 0); /* an empty datagram is no end */
+    close(empty_sender);
+    close(peer);
+    if (other >= 0)
+        close(other);
+}
+END_TEST
+
+static void add_clients(TCase *tests)
+{
+    tcase_add_loop_test(tests, a_clients_end_asks_nothing, 0, 4);
+    tcase_add_test(tests, a_listener_from_elsewhere_is_asked_once);
+    tcase_add_loop_test(tests, what_gets_a_clients_number_is_not_taken_for_it, 0, 2);
+}
+
 /* -- Connecting -- */
 
 static struct probe *connecting(const char *host, const char *port)
@@ -391,5 +500,5 @@ static void add_connecting(TCase *tests)
 
 int main(void)
 {
-    return run_suite("calls", add_closing, add_connecting, NULL);
+    return run_suite("calls", add_closing, add_clients, add_connecting, NULL);
 }
