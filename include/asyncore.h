@@ -138,7 +138,7 @@ ASYNCORE_API const struct asyncore_class *asyncore_super(const struct asyncore_d
 struct asyncore_map_options {
     const char *engine;        /* "epoll", "poll", "select"; default: $ASYNCORE_ENGINE, else epoll */
     const char *name_servers;  /* "127.0.0.1:5353,[::1]:53"; default: the system's */
-    unsigned accepts_per_turn; /* 64: a storm of clients must not starve the connected ones */
+    unsigned accepts_per_turn; /* at most; 64: a storm of clients must not starve the connected ones */
     unsigned timers_per_turn;  /* 1024: nor may timers that come due all at once */
     unsigned accept_pause;     /* 100 ms: how long a listener rests when descriptors or memory ran out */
     void *reserved[8];
@@ -214,7 +214,8 @@ struct asyncore_dispatcher {
     uint8_t type_, family_;
     struct asyncore_link_ all_, pending_, asked_;
     void *extra_;
-    void *reserved_[4];
+    uint32_t clients_, round_; /* a listener's */
+    void *reserved_[3];
 };
 
 /* Every init is first of all: the struct may hold anything before. It takes no socket yet. -EINVAL: the

@@ -390,6 +390,7 @@ HOT void dispatch(struct asyncore_map *map, const struct asyncore_event *event)
 /* The reasons that have not gone: what others posted announces itself by the wake-up. */
 void work_left(struct asyncore_map *map)
 {
+    map->rounds++;
     map->work = (map->work & (WORK_REBUILD | WORK_STOP | WORK_TIMERS)) |
                 (list_empty(&map->asked) ? 0 : WORK_ASKED | (map->work & WORK_UNASKED)) |
                 (list_empty(&map->pending) ? 0 : WORK_PENDING) |

@@ -70,6 +70,7 @@ struct asyncore_map {
     unsigned forks;           /* fork_count when the map was made or taken over */
     atomic_bool stopped;      /* by any thread; this one has WORK_STOP too */
     unsigned work;
+    uint32_t rounds; /* how often it was looked at anew, by work_left() */
     bool clock_read;
     uint64_t now;
     struct asyncore_dispatcher *serving; /* whose handler runs */

@@ -263,17 +263,36 @@ static bool clients_error(int error)
     return false;
 }
 
+/* To find nobody costs a call; to leave some, a turn. So as many are accepted as came last time, and twice as many where
+ * that left some: then the listener is ready again in the next turn. (Rounds count turns by their work, of which an
+ * accepted client makes some, after its turn and before the next wait.) */
+static unsigned clients_expected(const struct asyncore_dispatcher *d)
+{
+    unsigned bound = d->map->options.accepts_per_turn, count = d->clients_;
+    if (count == 0 || count >= bound)
+        return bound;
+    if (d->map->rounds - d->round_ <= 2)
+        count *= 2;
+    return count < bound ? count : bound;
+}
+
 int default_accept(struct asyncore_dispatcher *d)
 {
     struct asyncore_map *map = d->map;
     struct sockaddr_storage from;
     socklen_t length;
-    for (unsigned i = 0; i < map->options.accepts_per_turn && map->open; i++) {
+    unsigned expected = clients_expected(d);
+    d->clients_ = expected;
+    d->round_ = map->rounds;
+    for (unsigned i = 0; i < expected && map->open; i++) {
         int fd = asyncore_accept(d, &from, &length);
         if (fd < 0 && clients_error(fd))
             continue;
-        if (fd < 0)
+        if (fd < 0) {
+            d->clients_ = i;
+            d->round_ = map->rounds - 3; /* none was left */
             return fd;
+        }
         map->accepted = fd;
         map->accepted_type = d->type_;
         int result = call(d, handle_accepted, fd, (struct sockaddr *)&from, length);

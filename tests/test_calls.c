@@ -9,7 +9,7 @@
 
 static struct os counting;
 static struct {
-    int sets, adds, mods, dels, closes, connects, questions;
+    int sets, adds, mods, dels, closes, connects, questions, accepts;
 } calls;
 
 static int count_set(struct os *os)
@@ -44,6 +44,12 @@ static int count_question(int fd, int level, int option, void *value, socklen_t 
     return os_linux.getsockopt(fd, level, option, value, length, os);
 }
 
+static int count_accept(int fd, struct sockaddr *address, socklen_t *length, struct os *os)
+{
+    calls.accepts++;
+    return os_linux.accept(fd, address, length, os);
+}
+
 static void forget_calls(void)
 {
     memset(&calls, 0, sizeof calls);
@@ -57,6 +63,7 @@ static void count_calls(void)
     counting.epoll_ctl = count_control;
     counting.close = count_close;
     counting.connect = count_connect;
+    counting.accept = count_accept;
     counting.getsockopt = count_question;
     ck_assert_int_eq(asyncore_map_free(map), 0);
     map = NULL;
@@ -290,7 +297,7 @@ static int hand_over(struct asyncore_dispatcher *d, int fd, const struct sockadd
 static const struct asyncore_class host_class = {
     .name = "host", .parent = &probe_class, .handle_accepted = hand_over};
 
-/* A listener whose client is for p. */
+/* A listener whose client, or whose clients, are for p. */
 static void host_of(const struct asyncore_class *class_, struct probe *p, bool made_elsewhere, char port[8])
 {
     struct probe *host = probe_new(class_, "host");
@@ -302,7 +309,7 @@ static void host_of(const struct asyncore_class *class_, struct probe *p, bool m
         ck_assert_int_eq(asyncore_bind(&host->base, "127.0.0.1", "0"), 0);
         channel_port(&host->base, port);
     }
-    ck_assert_int_eq(asyncore_listen(&host->base, 4), 0);
+    ck_assert_int_eq(asyncore_listen(&host->base, 128), 0);
 }
 
 /* _i: how it ends, and who made the listener */
@@ -374,8 +381,104 @@ START_TEST(what_gets_a_clients_number_is_not_taken_for_it)
 }
 END_TEST
 
+static int arrived;
+
+/* The first time as many are let in as come. */
+static void let_one_in(const char *port)
+{
+    int peer = peer_connect("127.0.0.1", port);
+    run_until(arrived == 1);
+    run_for(10);
+    close(peer);
+    run_for(10);
+    arrived = 0;
+    forget_calls();
+}
+
+/* They are refused, or channels of their own where the listener has an `other`. */
+static int let_in(struct asyncore_dispatcher *d, int fd, const struct sockaddr *address, socklen_t length)
+{
+    (void)address, (void)length;
+    arrived++;
+    if (probe_of(d)->other == NULL)
+        return asyncore_close_fd(d->map, fd);
+    probe_on(&probe_class, "", fd);
+    return 0;
+}
+
+static const struct asyncore_class open_class = {.name = "open", .parent = &probe_class, .handle_accepted = let_in};
+
+START_TEST(clients_one_by_one_cost_an_accept_each)
+{
+    char port[8];
+    count_calls();
+    host_of(&open_class, probe_new(&probe_class, ""), false, port);
+    let_one_in(port);
+    for (int i = 1; i <= 5; i++) {
+        int peer = peer_connect("127.0.0.1", port);
+        run_until(arrived == i);
+        run_for(10);
+        ck_assert_int_eq(calls.accepts, i);
+        close(peer);
+        run_for(10);
+    }
+}
+END_TEST
+
+START_TEST(a_burst_of_clients_is_let_in_within_a_few_turns)
+{
+    int peers[100], turns = 0;
+    char port[8];
+    count_calls();
+    host_of(&open_class, _i == 0 ? NULL : probe_new(&probe_class, ""), false, port);
+    let_one_in(port);
+    for (size_t i = 0; i < COUNT(peers); i++)
+        peers[i] = peer_connect("127.0.0.1", port);
+    for (; arrived < (int)COUNT(peers) && turns < 100; turns++)
+        turn();
+    ck_assert_int_eq(turns, 7); /* 1, 2, 4, 8, 16, 32, 37 */
+    ck_assert_int_le(calls.accepts, (int)COUNT(peers) + 1);
+    turn();
+    for (size_t i = 0; i < COUNT(peers); i++)
+        close(peers[i]);
+    forget_calls();
+    int peer = peer_connect("127.0.0.1", port); /* and then one again */
+    run_until(arrived == (int)COUNT(peers) + 1);
+    ck_assert_int_le(calls.accepts, 2);
+    close(peer);
+}
+END_TEST
+
+START_TEST(who_left_nobody_expects_no_more_than_came)
+{
+    int peers[5];
+    char port[8];
+    count_calls();
+    host_of(&open_class, probe_new(&probe_class, ""), false, port);
+    let_one_in(port);
+    for (int i = 0; i < 3; i++)
+        peers[i] = peer_connect("127.0.0.1", port);
+    turn(); /* one */
+    turn(); /* two */
+    ck_assert_int_eq(arrived, 3);
+    peers[3] = peer_connect("127.0.0.1", port);
+    turn(); /* up to four */
+    ck_assert_int_eq(arrived, 4);
+    ck_assert_int_eq(calls.accepts, 5);
+    peers[4] = peer_connect("127.0.0.1", port);
+    turn(); /* one */
+    ck_assert_int_eq(arrived, 5);
+    ck_assert_int_eq(calls.accepts, 6);
+    for (size_t i = 0; i < COUNT(peers); i++)
+        close(peers[i]);
+}
+END_TEST
+
 static void add_clients(TCase *tests)
 {
+    tcase_add_test(tests, who_left_nobody_expects_no_more_than_came);
+    tcase_add_test(tests, clients_one_by_one_cost_an_accept_each);
+    tcase_add_loop_test(tests, a_burst_of_clients_is_let_in_within_a_few_turns, 0, 2);
     tcase_add_loop_test(tests, a_clients_end_asks_nothing, 0, 4);
     tcase_add_test(tests, a_listener_from_elsewhere_is_asked_once);
     tcase_add_loop_test(tests, what_gets_a_clients_number_is_not_taken_for_it, 0, 2);
