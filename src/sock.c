@@ -395,10 +395,11 @@ static int connect_again(struct asyncore_dispatcher *d)
 /* The socket became writable, or failed. Returns the handler's result. */
 int connect_event(struct asyncore_dispatcher *d, unsigned events)
 {
-    int result = connected_already(d, events) ? 0 : connect_again(d);
+    const struct extra *extra = d->extra_;
+    int result = extra->stands || connected_already(d, events) ? 0 : connect_again(d);
     if (result == -EALREADY || result == -EINPROGRESS || result == -EINTR)
         return 0;
-    if (result < 0 && result != -EISCONN && !extra->stands) {
+    if (result < 0 && result != -EISCONN) {
         connect_next(d, false, result);
         return 0;
     }
