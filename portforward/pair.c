@@ -751,29 +751,35 @@ void client_reset(struct asyncore_map *map, int fd)
     const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
     struct asyncore_dispatcher refused;
 
-    if (asyncore_dispatcher_init(&refused, &refused_class, map) < 0) {
-        asyncore_close_fd(map, fd);
-        return;
-    }
+    asyncore_dispatcher_init(&refused, &refused_class, map); /* cannot fail: pairs_init() */
     if (asyncore_set_socket(&refused, fd) == 0)
         asyncore_setsockopt(&refused, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
     asyncore_fini(&refused);
 }
 
-static int pair_init(struct pair *pair, struct plan *plan)
+/* A map remembers classes that it has met. */
+int pairs_init(struct pairs *pairs, struct asyncore_map *map, struct pool *pool, struct log *log)
 {
-    struct asyncore_map *map = plan->pairs->map;
-    int r = asyncore_dispatcher_init(&pair->client.base, &client_class, map);
+    static const struct asyncore_class *const classes[] = {&client_class, &remote_class, &refused_class};
+    struct asyncore_dispatcher d;
 
-    if (r < 0)
-        return r;
-    r = asyncore_dispatcher_init(&pair->remote.base, &remote_class, map);
-    if (r < 0) {
-        asyncore_fini(&pair->client.base);
-        return r;
+    *pairs = (struct pairs){.map = map, .pool = pool, .log = log};
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
+        int r = asyncore_dispatcher_init(&d, classes[i], map);
+
+        if (r < 0)
+            return r;
+        asyncore_fini(&d);
     }
-    pair->client.base.data = pair->remote.base.data = pair;
     return 0;
+}
+
+/* Cannot fail: pairs_init(). */
+static void pair_init(struct pair *pair, struct asyncore_map *map)
+{
+    asyncore_dispatcher_init(&pair->client.base, &client_class, map);
+    asyncore_dispatcher_init(&pair->remote.base, &remote_class, map);
+    pair->client.base.data = pair->remote.base.data = pair;
 }
 
 static void pair_enlist(struct pair *pair, struct plan *plan, void *source)
@@ -795,15 +801,15 @@ static void pair_enlist(struct pair *pair, struct plan *plan, void *source)
 int pair_start(struct plan *plan, int fd, const struct sockaddr *client, socklen_t length, void *source)
 {
     struct pair *pair = calloc(1, sizeof(*pair));
-    int r = pair ? pair_init(pair, plan) : -ENOMEM;
+    int r;
 
     (void)length;
-    if (r < 0) {
-        free(pair);
+    if (!pair) {
         client_reset(plan->pairs->map, fd);
         plan->ended(plan, source);
-        return r;
+        return -ENOMEM;
     }
+    pair_init(pair, plan->pairs->map);
     pair_enlist(pair, plan, source);
     place_set(&pair->client_at, client, NULL);
     r = asyncore_set_socket(&pair->client.base, fd);

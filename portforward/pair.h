@@ -35,7 +35,7 @@ const char *reason_text(enum reason reason);
 
 struct pair;
 
-/* All pairs of a map, and what they share. Zero it but for the first three. */
+/* All pairs of a map, and what they share. */
 struct pairs {
     struct asyncore_map *map;
     struct pool *pool;
@@ -60,6 +60,9 @@ struct plan {
     void (*destroy)(struct plan *plan); /* the last reference is gone */
     void *owner;
 };
+
+/* Takes the memory that pairs share, so that a client for whom there is none can still be reset. -ENOMEM. */
+int pairs_init(struct pairs *pairs, struct asyncore_map *map, struct pool *pool, struct log *log);
 
 void plan_put(struct plan *plan);
 

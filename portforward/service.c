@@ -71,24 +71,25 @@ static void remotes_changed(void *arg)
 int service_new(struct service **ret, struct asyncore_map *map, const struct service_options *options)
 {
     struct service *service = calloc(1, sizeof(*service));
+    struct pool *pool;
     int r;
 
     if (!service)
         return -ENOMEM;
     service->options = *options;
-    service->rules.pairs.map = map;
-    service->rules.pairs.log = options->log;
     service->rules.end = &service->rules.first;
     service->rules.ended = pair_ended;
     service->rules.arg = service;
-    r = pool_new(&service->rules.pairs.pool, map);
+    r = pool_new(&pool, map);
     if (r < 0) {
         free(service);
         return r;
     }
-    r = remotes_new(&service->rules.remotes, map, options->log, remotes_changed, service);
+    r = pairs_init(&service->rules.pairs, map, pool, options->log);
+    if (r == 0)
+        r = remotes_new(&service->rules.remotes, map, options->log, remotes_changed, service);
     if (r < 0) {
-        pool_free(service->rules.pairs.pool);
+        pool_free(pool);
         free(service);
         return r;
     }
