@@ -25,9 +25,11 @@ for what in "$@"; do
     test)
         need build-essential sh -c "${CXX:-c++} --version"
         need check pkg-config --exists check
+        need iproute2 command -v ip # network namespaces; who may not make any does without
         need mandoc command -v mandoc
         need patch command -v patch
         need python3 command -v python3
+        need rsync command -v rsync # a peer that is small; nginx, PostgreSQL and sshd are used where they are
         ;;
     coverage) need gcc sh -c "command -v gcov" ;; # it comes with gcc
     fuzz)

@@ -1,5 +1,5 @@
-/* awkward: a kernel that answers as it may, and hardly ever does. Preloaded (LD_PRELOAD) into a program, it makes one in
- * so many calls (AWKWARD, "SEED:ONE_IN") of those that move bytes or wait for them
+/* awkward: a kernel that answers as it may, and hardly ever does. Preloaded (LD_PRELOAD) into a program, it makes one
+ * in so many calls (AWKWARD, "SEED:ONE_IN") of those that move bytes or wait for them
  *
  *     say "not now" although there is something             EAGAIN
  *     be interrupted                                        EINTR

@@ -18,8 +18,7 @@ import threading
 import time
 import unittest
 
-from support import (BIN, DEADLINE, SLOWER, WRAPPER, Program, ProgramTest, binary, connect, pattern, poll_until, receive,
-                     sanitized)
+from support import BIN, DEADLINE, SLOWER, WRAPPER, ProgramTest, binary, pattern, poll_until, receive, sanitized
 
 HELPERS = os.path.abspath(os.environ.get("HELPERS") or os.path.join(os.path.dirname(BIN), "tests"))
 PATHS = ("copy", "splice", "auto")
@@ -153,7 +152,7 @@ class Forwarder:
         return client, self.accept()
 
     def lines(self):
-        """What the log says of connections that ended, by client (whose port may come again), and all its other lines."""
+        """What the log says of connections that ended, by client (whose port may come again), and its other lines."""
         found, others = collections.defaultdict(list), []
         for text in self.program.errors().splitlines():
             match = LINE.fullmatch(text)
@@ -312,14 +311,15 @@ def may_unshare():
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 
-needs_namespaces = unittest.skipUnless(may_unshare(), "no network namespaces here: not root, or no ip, unshare, nsenter")
+needs_namespaces = unittest.skipUnless(may_unshare(), "no network namespaces: not root, or no ip, unshare or nsenter")
 
 
 class Namespace:
     """A network namespace. It lives as long as a process in it: cat, which ends with the test at the latest."""
 
     def __init__(self, test):
-        self.process = subprocess.Popen(["unshare", "-n", "sh", "-c", "ip link set lo up && echo && exec cat >/dev/null"],
+        script = "ip link set lo up && echo && exec cat >/dev/null"
+        self.process = subprocess.Popen(["unshare", "-n", "sh", "-c", script],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         test.addCleanup(self.end)
         if self.process.stdout.readline() != b"\n":

@@ -1,11 +1,11 @@
-/* short_connections: many connections through a forwarder, each of one question and one answer, with both its ends here:
- * what one end does must be what the other sees.
+/* short_connections: many connections through a forwarder, each of one question and one answer, with both its ends
+ * here: what one end does must be what the other sees.
  *
  *     short_connections AT_ONCE
  *
  * It prints the port that its server listens on. Then each line of standard input, "PORT COUNT WAYS", is so many
- * connections to that port of 127.0.0.1, of which so many are open at once; when all have ended it says so in a line. WAYS
- * is how they end, one letter a connection and again from the first:
+ * connections to that port of 127.0.0.1, of which so many are open at once; when all have ended it says so in a line.
+ * WAYS is how they end, one letter a connection and again from the first:
  *
  *     c  the client ends its stream; the server, which sees that, then its own
  *     s  the server answers and ends its stream; the client, which sees that, then its own

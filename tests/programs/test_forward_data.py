@@ -46,18 +46,18 @@ class Bytes(ForwardTest):
         self.on_path_after_path(check)
 
     def test_small_writes_both_ways_at_once(self):
-        """Pieces that come just as they were written, some large and most of them small: the path changes all the time."""
+        """Pieces as they were written, some large and most of them small: the path changes all the time."""
         self.on_path_after_path(lambda f: self.both_ways(f, smaller(16 * MB), largest=20000))
 
     def test_both_write_before_they_read(self):
-        """Each end sends until it is stopped, up to 64 MB, and only then reads: one stuck way must not hold the other."""
+        """Each end sends until it is stopped, up to 64 MB, and only then reads: no stuck way must hold the other."""
         def check(f):
             self.both_ways(f, 64 * MB, late=1000 * STALLED)
             self.assert_bounded(f)
         self.on_path_after_path(check)
 
     def test_more_bulk_than_pipes_and_buffers(self):
-        """48 connections stuck both ways, and then all of them flowing: who gets no pipe and no large buffer does without."""
+        """48 connections stuck both ways, and then all flowing: who gets no pipe and no large buffer does without."""
         def check(f):
             joins = []
             for _ in range(48):
@@ -73,7 +73,7 @@ class Bytes(ForwardTest):
         self.on_path_after_path(check)
 
     def test_messages_between_bulk(self):
-        """A flow that turns from bulk to messages and back: nothing waits, each message is there without a further byte."""
+        """A flow that turns from bulk to messages and back: each message is there without a further byte."""
         def check(f):
             client, server = f.pair()
             for i in range(10):
@@ -242,7 +242,8 @@ class SleepingReaders(ForwardTest):
 
     def bound(self, f, connections):
         """What --check says that so many connections take at most, in bytes."""
-        code, out, errors = self.run_program("portforward", "--data-path", f.path, "--check", "127.0.0.1 0 127.0.0.1 80")
+        rule = "127.0.0.1 0 127.0.0.1 80"
+        code, out, errors = self.run_program("portforward", "--data-path", f.path, "--check", rule)
         found = re.search(r"memory: .*\* ([0-9.]+) KiB, and ([0-9.]+) MiB for all", out.decode())
         self.assertTrue(found, (code, out, errors))
         return connections * float(found.group(1)) * 1024 + float(found.group(2)) * MB
@@ -299,8 +300,8 @@ def push_all(sockets):
 
 @needs_namespaces
 class Segments(ForwardTest):
-    """Each slot of a pipe takes a piece of a segment, so that segments of an Ethernet's size fill a pipe long before its
-    bytes do, and 'try again' then means the pipe, not the socket."""
+    """Each slot of a pipe takes a piece of a segment, so that segments of an Ethernet's size fill a pipe long before
+    its bytes do, and 'try again' then means the pipe, not the socket."""
 
     def setUp(self):
         super().setUp()

@@ -1,5 +1,5 @@
-"""portforward under a kernel that answers as it seldom does (awkward.c): the same bytes, the same ends, the same reasons;
-and under very many short connections, on copy, splice and auto."""
+"""portforward under a kernel that answers as it seldom does (awkward.c): the same bytes, the same ends, the same
+reasons; and under very many short connections, on copy, splice and auto."""
 import collections
 import os
 import random
@@ -41,8 +41,8 @@ class AwkwardTest(ForwardTest):
 
 
 class Script:
-    """What a client and a server do to each other, from a seed: they send, end, reset, or fall silent. The reason of the
-    end follows from it, and what each receives."""
+    """What a client and a server do to each other, from a seed: they send, end, reset, or fall silent. The reason of
+    the end follows from it, and what each receives."""
 
     def __init__(self, test, f, seed, lock):
         self.test, self.f, self.seed = test, f, seed

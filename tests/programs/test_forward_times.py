@@ -1,11 +1,12 @@
-"""portforward's timers, and whom it connects to: on copy, splice and auto, never early, and late only as the machine is."""
+"""portforward's timers, and whom it connects to: on copy, splice and auto, never early, and late only as the machine
+is."""
 import socket
 import time
 import unittest
 
-from forward_support import (LATE, Forwarder, ForwardTest, Namespace, PATHS, exchange, late_reset, needs_namespaces, push,
-                             pushed, until_reset)
-from support import poll_until, receive, receive_all
+from forward_support import (LATE, PATHS, Forwarder, ForwardTest, Namespace, exchange, late_reset, needs_namespaces,
+                             push, pushed, until_reset)
+from support import receive, receive_all
 
 TICK = 0.002  # seconds: the forwarder's clock counts ms, ours began a little before or after
 
