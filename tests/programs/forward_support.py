@@ -9,13 +9,11 @@ import ctypes
 import functools
 import os
 import re
-import resource
 import select
 import shutil
 import socket
 import subprocess
 import threading
-import time
 import unittest
 
 from support import BIN, DEADLINE, SLOWER, WRAPPER, ProgramTest, binary, pattern, poll_until, receive, sanitized
