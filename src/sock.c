@@ -2,9 +2,9 @@
  *
  * CONNECTING goes through a list of addresses: one that was given, or those that a name was found to have. Each gets
  * a socket of its own (the one that create_socket made serves the first of its family), and the loop waits until it
- * is writable. A stream that is writable, and has neither failed nor hung up, is connected; in every other case a
- * second connect(2) tells what came of it. Failures are recorded and told by the loop, even those that the kernel knows
- * at once.
+ * is writable. What connected at once is connected, and so is TCP that is writable and neither failed nor hung up; in
+ * every other case a second connect(2) tells what came of it. Failures are recorded and told by the loop, even those
+ * that the kernel knows at once.
  *
  * READING AND WRITING ask the kernel not to wait for this call (MSG_DONTWAIT), so that descriptors from elsewhere
  * need no fcntl. What recv and send find out about the connection is recorded here and told by settle() in
@@ -374,13 +374,13 @@ static void connect_next(struct asyncore_dispatcher *d, bool fresh, int error)
     connect_failed(d, error);
 }
 
-/* TCP and Unix streams are not writable before they are connected, and the kernel looks again before it reports. */
+/* TCP is not writable before it is connected, and the kernel looks again before it reports. */
 static bool connected_already(struct asyncore_dispatcher *d, unsigned events)
 {
     struct asyncore_map *map = d->map;
     if (map->engine->errors != NULL && map->engine->errors(map, d->fd) != 0)
         return false;
-    return d->type_ == SOCK_STREAM && (d->family_ == AF_INET || d->family_ == AF_INET6 || d->family_ == AF_UNIX) &&
+    return d->type_ == SOCK_STREAM && (d->family_ == AF_INET || d->family_ == AF_INET6) &&
            events & ASYNCORE_WRITE && !(events & (ASYNCORE_ERROR | ASYNCORE_HANGUP));
 }
 

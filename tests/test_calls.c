@@ -527,6 +527,17 @@ START_TEST(a_connection_is_asked_for_once)
 }
 END_TEST
 
+START_TEST(a_datagram_socket_connects_with_one_call)
+{
+    count_calls();
+    struct probe *p = probe_new(&probe_class, "");
+    ck_assert_int_eq(asyncore_create_socket(&p->base, AF_INET, SOCK_DGRAM), 0);
+    ck_assert_int_eq(asyncore_connect(&p->base, "127.0.0.1", "9"), 0);
+    run_until(p->connects == 1);
+    ck_assert_int_eq(calls.connects, 1);
+}
+END_TEST
+
 START_TEST(a_refused_connection_is_asked_why)
 {
     char port[8];
@@ -596,6 +607,7 @@ END_TEST
 static void add_connecting(TCase *tests)
 {
     tcase_add_loop_test(tests, a_connection_is_asked_for_once, 0, 2);
+    tcase_add_test(tests, a_datagram_socket_connects_with_one_call);
     tcase_add_test(tests, a_refused_connection_is_asked_why);
     tcase_add_test(tests, an_unanswered_connection_is_none);
     tcase_add_test(tests, a_doubtful_report_is_no_connection);
