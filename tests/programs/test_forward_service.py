@@ -447,8 +447,10 @@ class Limits(ServiceTest):
                      env={"PORTFORWARD_NAMESERVERS": "127.0.0.1:%d" % silent.getsockname()[1]})
         query, asker = silent.recvfrom(512)
         client = self.connect(self.program)
-        time.sleep(WAITING)
-        self.assertEqual(self.program.fds(), self.fds, "the client was accepted")
+        client.settimeout(WAITING)
+        with self.assertRaises(TimeoutError):
+            client.recv(1)
+        client.settimeout(DEADLINE)
         queries = [(query, asker)]
         while queries:  # NXDOMAIN to each
             query, asker = queries.pop()
@@ -794,6 +796,16 @@ class Reload(ServiceTest):
 
     def test_from_one_family_to_both(self):
         self.check_hand_over("0.0.0.0", "*")
+
+    def test_a_hand_over_sets_the_heirs_options(self):
+        mine = self.listener("0.0.0.0")
+        port = mine.getsockname()[1]
+        path = self.configure(self.rule("[keepalive=1/2/3]", "0.0.0.0 %d" % port))
+        activated(self, [mine], "-c", path)
+        self.reload(self.rule("[keepalive=7/8/9]", "* %d" % port))
+        self.assertEqual([mine.getsockopt(socket.IPPROTO_TCP, option)
+                          for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)], [7, 8, 9])
+        self.assert_stops(self.program, errors=None)
 
     def test_a_hand_over_that_is_taken_back(self):
         port, busy = free_port(), self.listener()
