@@ -154,7 +154,7 @@ static int bind_any(struct listener *listener, const struct endpoint *bind, cons
     int r;
 
     if (fd < 0)
-        return bind_new(listener, bind, address);
+        return fd == -EINVAL ? LISTENER_EDUAL : bind_new(listener, bind, address);
     r = asyncore_set_socket(d, fd);
     return r < 0 ? r : set_options(d, listener->options);
 }
@@ -202,6 +202,12 @@ int listener_change(struct listener *listener, const struct rule_options *option
     if (r == 0 && options->mode >= 0 && has_its_file(listener) && chmod(listener->file, (mode_t)options->mode) < 0)
         r = -errno;
     return r;
+}
+
+const char *listener_strerror(int error)
+{
+    return error == LISTENER_EDUAL ? "the service manager's socket is of both families (it needs BindIPv6Only=ipv6-only)"
+                                   : asyncore_strerror(error);
 }
 
 void listener_text(const struct listener *listener, char text[128])

@@ -24,6 +24,11 @@ struct listener {
 /* Where `bind` listens, in numbers: two for "*". None: it is a name of /etc/hosts; bind(2) will tell. */
 unsigned listener_addresses(const struct endpoint *bind, struct asyncore_address addresses[LISTENERS_MAX]);
 
+/* The service manager's socket there takes clients of IPv4 as well as of IPv6: no rule's. */
+enum { LISTENER_EDUAL = -6001 };
+
+const char *listener_strerror(int error); /* that, and what asyncore_strerror() knows */
+
 /* Makes a listener at `address`, or, if that is NULL, at the host and port of `bind`. */
 int listener_open(struct listener **ret, struct asyncore_map *map, const struct asyncore_class *class_,
                   const struct endpoint *bind, const struct asyncore_address *address,

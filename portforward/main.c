@@ -270,7 +270,7 @@ static bool serve(struct program *program)
 
 static bool run(struct program *program, struct config *config)
 {
-    const struct asyncore_map_options options = {.name_servers = getenv("PORTFORWARD_NAMESERVERS")};
+    const struct asyncore_map_options options = {.name_servers = program->options.name_servers};
     bool served = false;
     int r = asyncore_map_new(&program->map, &options);
 

@@ -181,6 +181,42 @@ static void take_option(struct options *options, char **argv, int option)
     }
 }
 
+/* "192.0.2.1", "192.0.2.1:53", "2001:db8::1", "[2001:db8::1]:53". Takes the text apart. */
+static bool is_name_server(char *text)
+{
+    struct sockaddr_storage address;
+    socklen_t length;
+    char *port = *text == '[' ? strchr(text, ']') : strchr(text, ':');
+
+    if (*text == '[') {
+        if (!port || (port[1] && port[1] != ':'))
+            return false;
+        *port++ = '\0';
+        text++;
+    } else if (port && strchr(port + 1, ':')) {
+        port = NULL; /* that was an address's */
+    }
+    if (port && *port)
+        *port++ = '\0';
+    return *text && strcmp(text, "*") != 0 && strncmp(text, "unix:", 5) != 0 &&
+           asyncore_parse_address(text, port && *port ? port : "53", &address, &length) == 0;
+}
+
+static const char *checked_name_servers(const char *list)
+{
+    char copy[1024], *rest = copy, *server;
+
+    if (!list || !*list)
+        return NULL;
+    if ((size_t)snprintf(copy, sizeof(copy), "%s", list) >= sizeof(copy))
+        usage_error("PORTFORWARD_NAMESERVERS", "longer than 1023 bytes");
+    while ((server = strsep(&rest, ",")) != NULL) {
+        if (!is_name_server(server))
+            usage_error("PORTFORWARD_NAMESERVERS: not a list of addresses", list);
+    }
+    return list;
+}
+
 static void check_rules(const struct options *options)
 {
     bool parts = options->local_host || options->local_port || options->remote_port;
@@ -208,6 +244,7 @@ void options_parse(int argc, char **argv, struct options *options)
     options->rules = argv + optind;
     options->rule_count = (unsigned)(argc - optind);
     check_rules(options);
+    options->name_servers = checked_name_servers(getenv("PORTFORWARD_NAMESERVERS"));
     if (!options->local_host)
         options->local_host = "127.0.0.1";
     if (!options->local_port)

@@ -17,6 +17,7 @@ struct options {
     const char *pid_file;   /* NULL: not said */
     unsigned drain;         /* ms */
     bool check;
+    const char *name_servers; /* of the environment; NULL: the system's */
 };
 
 /* Ends the program when there is no more to do (--help), or tells what is wrong and exits with EXIT_USAGE. */

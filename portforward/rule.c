@@ -327,12 +327,17 @@ static const struct asyncore_class listener_class = {
     .handle_close = listener_ended,
 };
 
+static bool is_shortage(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
+}
+
 /* The library lets the listener rest, and tells nobody. */
 static int listener_accept(struct asyncore_dispatcher *d)
 {
     int r = asyncore_super(d, &listener_class)->handle_accept(d);
 
-    if (r == -EMFILE || r == -ENFILE || r == -ENOBUFS || r == -ENOMEM)
+    if (is_shortage(r))
         listener_error(d, r);
     return r;
 }
@@ -406,7 +411,7 @@ static int rule_listen(struct rule *rule, const struct rule_config *config, char
     if (r == 0)
         return 0;
     snprintf(message, LINE_MAX_BYTES, "%s: cannot listen on %s%s%s: %s", config->where, rule->bind.host,
-             is_unix ? "" : " port ", is_unix ? "" : rule->bind.port, asyncore_strerror(r));
+             is_unix ? "" : " port ", is_unix ? "" : rule->bind.port, listener_strerror(r));
     return r;
 }
 
@@ -532,11 +537,12 @@ static void accept_queue(struct rule *rule, struct listener *listener)
     for (unsigned i = 0; i <= rule->plan->options.backlog; i++) {
         int fd = asyncore_accept(&listener->base, &client, &length);
 
-        if (fd == -ECONNABORTED)
-            continue;
-        if (fd < 0)
+        if (is_shortage(fd))
+            listener_error(&listener->base, fd);
+        if (fd == -EAGAIN || is_shortage(fd))
             return;
-        rule_accept(rule, fd, (struct sockaddr *)&client, length);
+        if (fd >= 0) /* else it is a client that is gone */
+            rule_accept(rule, fd, (struct sockaddr *)&client, length);
     }
 }
 

@@ -46,9 +46,10 @@ class ServiceTest(ProgramTest):
                                  r" forwarding to \S+\n", line)
             self.assertTrue(found, (line, program.errors()))
             program.addresses.append((found[1] or found[2] or found[3], int(found[4] or 0)))
-        program.address = program.addresses[0]
         self.program = program
-        self.fds = program.fds()
+        if listeners:
+            program.address = program.addresses[0]
+            self.fds = program.fds()
         return program
 
     def file(self, name, *lines):
@@ -134,6 +135,16 @@ class CommandLine(ServiceTest):
             with self.subTest(args=args):
                 code = 1 if "--check" in args and args != ("--check",) else 2
                 self.assert_fails(self.run_program("portforward", *args), code, "portforward: ", *words)
+
+    def test_name_servers(self):
+        for text in ("dns.example", "1.2.3.4:99999", "1.2.3.4,", "[::1", "[::1]5", "*", "1.2.3.4:53:54", "1" * 2000):
+            with self.subTest(text=text):
+                result = self.run_program("portforward", "--check", self.rule(), env={"PORTFORWARD_NAMESERVERS": text})
+                self.assert_fails(result, 2, "PORTFORWARD_NAMESERVERS")
+        for text in ("", "1.2.3.4", "1.2.3.4:5353,[::1]:53", "::1,[::1]"):
+            with self.subTest(text=text):
+                result = self.run_program("portforward", "--check", self.rule(), env={"PORTFORWARD_NAMESERVERS": text})
+                self.assertEqual(result[::2], (0, ""))
 
     def test_failures_are_one_line(self):
         busy = self.listener()
@@ -985,6 +996,22 @@ class Shortage(ServiceTest):
         self.assert_stops(self.program, signal.SIGINT, errors=None)
         self.assertRegex(self.program.events(), r"\Aportforward: rule=web refused=0 denied=0 failed=[0-9]+ error=.*\n\Z")
 
+    def test_when_it_drains(self):
+        """Clients that cannot be accepted any more are told, and no reason to wait."""
+        self.forward(self.rule("[name=web]"))
+        pair = self.ends()
+        self.signal(signal.SIGSTOP)
+        waiting = [self.connect(self.program) for _ in range(5)]
+        self.room(0)
+        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
+        for client in waiting:
+            self.assertTrue(is_reset(client))
+        self.exchange(*pair)
+        self.close(*pair)
+        self.assertEqual(self.program.wait(), 0)
+        self.assertIn("rule=web refused=0 denied=0 failed=", self.program.events())
+
     def test_at_the_second_socket(self):
         self.forward(self.rule())
         pair = self.ends()
@@ -1104,6 +1131,19 @@ class Systemd(ServiceTest):
             self.connect(other_address)
         self.assertIn("%s:%d: the service manager listens there" % other_address, self.program.events())
         self.assert_stops(self.program, errors=None)
+
+    def test_a_socket_of_both_families(self):
+        if not has_ipv6():
+            self.skipTest("no IPv6 here")
+        both = socket.socket(socket.AF_INET6)
+        self.addCleanup(both.close)
+        both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        both.bind(("::", 0))
+        both.listen()
+        for bind in ("0.0.0.0", "::", "*"):
+            activated(self, [both], self.rule(bind="%s %d" % (bind, both.getsockname()[1])), listeners=0)
+            self.assertEqual(self.program.wait(), 1)
+            self.assert_one_line(self.program.errors(), bind, "BindIPv6Only=ipv6-only")
 
     def test_options_of_a_socket_that_was_given(self):
         mine = self.listener()
