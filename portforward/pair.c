@@ -517,7 +517,12 @@ static int remote_open(struct pair *pair, const struct asyncore_address *address
 
 static enum reason connect_reason(int error)
 {
-    return error == -ECONNREFUSED ? REASON_REFUSED : error == -ETIMEDOUT ? REASON_CONNECT_TIMEOUT : REASON_UNREACHABLE;
+    switch (error) {
+    case -ECONNREFUSED: return REASON_REFUSED;
+    case -ECONNRESET: return REASON_REMOTE_RESET; /* once it was there, and before that was seen */
+    case -ETIMEDOUT: return REASON_CONNECT_TIMEOUT;
+    default: return REASON_UNREACHABLE;
+    }
 }
 
 static void remote_blame(struct pair *pair)

@@ -398,6 +398,20 @@ class Connecting(EndsTest):
             f.line_of(f.used[-1], "client-reset")
         self.on_each_path(check, server=self.full_listener)
 
+    def test_server_resets_just_as_it_is_reached(self):
+        """All that connect can tell is that it failed; but the server was there, and that it reset is what was."""
+        def check(f):
+            client = f.client()
+            client.sendall(b"hello?")
+            poll_until(lambda: f.sockets() == 2, "it connects")
+            f.program.process.send_signal(signal.SIGSTOP)
+            reset(f.accept())
+            f.program.process.send_signal(signal.SIGCONT)
+            self.assertEqual(until_reset(client), b"")
+            line = f.line_of(f.used[-1], "remote-reset")
+            self.assertEqual((line.up, line.down), (0, 0))
+        self.on_each_path(check, server=self.full_listener)
+
     def test_refused_after_a_while(self):
         """The listener goes while the forwarder waits for it: the next attempt of the kernel's is refused."""
         def check(f):
