@@ -26,7 +26,7 @@ class AwkwardTest(ForwardTest):
 
     def finish(self, f, *kinds):
         """As ever; and these kinds of calls were awkward at least once."""
-        f.finish("awkward: .*", "portforward: .*")
+        f.finish("awkward: .*", r"\S+ portforward: rule=\S+ refused=0 denied=0 failed=\d+ error=.*")
         counts = dict(re.findall(r" ([a-z-]+) (\d+)", f.program.errors().splitlines()[-1]))
         for kind in kinds:
             self.assertGreater(int(counts[kind]), 0, (f.path, kind, counts))
