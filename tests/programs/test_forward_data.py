@@ -334,7 +334,7 @@ class Segments(ForwardTest):
 
     def test_segments_fill_the_pipe(self):
         """Four connections whose segments take turns: no two of one connection lie side by side in memory."""
-        size = smaller(12 * MB)
+        size = 12 * MB
 
         def check(f):
             pairs = [f.pair() for _ in range(4)]
