@@ -84,9 +84,10 @@ struct pair {
     uint64_t armed;            /* the timer's deadline; 0: it is not pending */
     uint64_t attempt_deadline; /* connecting: when this address has had its share */
     struct place client_at, remote_at;
+    uint16_t passed;           /* connecting: addresses passed over, through no fault of theirs */
     uint8_t state, reason;
     bool nodelay, keepalive; /* the remote's: set, or not to be set */
-    bool waits;              /* connecting: for a place in a Unix remote's queue */
+    bool full, waits;        /* connecting: a Unix remote's queue was full; it waits for a place in one */
 };
 
 static const char *const reasons[REASONS] = {
@@ -517,6 +518,8 @@ static int remote_open(struct pair *pair, const struct asyncore_address *address
 
 static enum reason connect_reason(int error)
 {
+    if (is_ours(error))
+        return REASON_RESOURCES;
     switch (error) {
     case -ECONNREFUSED: return REASON_REFUSED;
     case -ECONNRESET: return REASON_REMOTE_RESET; /* once it was there, and before that was seen */
@@ -536,17 +539,32 @@ static void remote_blame(struct pair *pair)
                    asyncore_now(pair->plan->pairs->map));
 }
 
-/* The kernel does not wait for a place in a Unix listener's queue (unix(7)), and tells nobody when there is one. */
-static bool queue_full(const struct pair *pair, int error)
+/* An attempt failed. False: no other address has better prospects.
+ *
+ * A Unix listener's queue is full, or there is no local port, or address, for this remote: that is no fault of the
+ * address, but the next may do. (::1 is not available where IPv6 is switched off, though "localhost" has it.) */
+static bool attempt_failed(struct pair *pair, int error)
 {
-    return error == -EAGAIN && pair->remote_at.family == AF_UNIX;
+    bool queue_full = error == -EAGAIN && pair->remote_at.family == AF_UNIX;
+
+    pair->full |= queue_full;
+    if (queue_full || error == -EADDRNOTAVAIL || error == -EADDRINUSE)
+        pair->passed++;
+    else if (is_ours(error))
+        return false;
+    else
+        remote_blame(pair);
+    return true;
 }
 
+/* The kernel does not wait for a place in a Unix listener's queue (unix(7)), and tells nobody when there is one. */
 static void wait_for_queue(struct pair *pair, uint64_t now)
 {
     uint64_t end = connect_deadline(pair), again = now + QUEUE_PAUSE * NS_PER_MS;
 
+    pair->full = false;
     pair->waits = true;
+    pair->passed = 0;
     pair->attempt_deadline = again < end ? again : end;
     asyncore_close(&pair->remote.base);
     pair_watch(pair);
@@ -559,11 +577,16 @@ static void pair_connect(struct pair *pair, enum reason reason)
 
     for (;;) {
         uint64_t now = asyncore_now(plan->pairs->map), end = connect_deadline(pair);
+        const struct asyncore_address *address = NULL;
         unsigned left;
-        const struct asyncore_address *address =
-            now < end ? remotes_pick(plan->remotes, plan->remote_count, pair->start, now, &left) : NULL;
         int r;
 
+        if (now < end)
+            address = remotes_pick(plan->remotes, plan->remote_count, pair->start, now, pair->passed, &left);
+        if (!address && pair->full && now < end) {
+            wait_for_queue(pair, now);
+            return;
+        }
         if (!address) {
             pair_end(pair, reason);
             return;
@@ -574,16 +597,11 @@ static void pair_connect(struct pair *pair, enum reason reason)
             pair_watch(pair);
             return;
         }
-        if (queue_full(pair, r)) {
-            wait_for_queue(pair, now);
-            return;
-        }
-        if (is_ours(r)) {
-            pair_end(pair, REASON_RESOURCES);
-            return;
-        }
-        remote_blame(pair);
         reason = connect_reason(r);
+        if (!attempt_failed(pair, r)) {
+            pair_end(pair, reason);
+            return;
+        }
     }
 }
 
@@ -591,16 +609,12 @@ static int remote_handle_error(struct asyncore_dispatcher *d, int error)
 {
     struct pair *pair = d->data;
 
-    if (pair->state != CONNECTING) {
+    if (pair->state != CONNECTING)
         end_failed(pair, &pair->remote, error);
-    } else if (queue_full(pair, error)) {
-        wait_for_queue(pair, asyncore_now(d->map));
-    } else if (is_ours(error)) {
-        pair_end(pair, REASON_RESOURCES);
-    } else {
-        remote_blame(pair);
+    else if (attempt_failed(pair, error))
         pair_connect(pair, connect_reason(error));
-    }
+    else
+        pair_end(pair, connect_reason(error));
     return 0;
 }
 

@@ -348,26 +348,24 @@ void remotes_free(struct remotes *remotes)
 /* -- Which address -- */
 
 const struct asyncore_address *remotes_pick(struct remote *const *remote, unsigned count, uint64_t start, uint64_t now,
-                                            unsigned *left)
+                                            unsigned passed, unsigned *left)
 {
-    const struct target *good = NULL, *last = NULL;
-    unsigned more = 0;
+    const struct target *picked = NULL;
+    unsigned found = 0;
 
-    for (unsigned i = 0; i < count; i++) {
-        const struct target *end = remote[i]->targets + remote[i]->count;
-        for (const struct target *t = remote[i]->targets; t < end; t++) {
-            if (t->until >= start + FAILED_FOR_NS)
-                continue; /* it failed since then */
-            more++;
-            if (t->until <= now)
-                good = good != NULL ? good : t;
-            else
-                last = last != NULL ? last : t;
+    for (int lately = 0; lately <= 1; lately++) {
+        for (unsigned i = 0; i < count; i++) {
+            const struct target *end = remote[i]->targets + remote[i]->count;
+            for (const struct target *t = remote[i]->targets; t < end; t++) {
+                if (t->until >= start + FAILED_FOR_NS || (t->until > now) != lately)
+                    continue;
+                if (found++ == passed)
+                    picked = t;
+            }
         }
     }
-    good = good != NULL ? good : last;
-    *left = good != NULL ? more - 1 : 0;
-    return good != NULL ? &good->address : NULL;
+    *left = picked != NULL ? found - passed - 1 : 0;
+    return picked != NULL ? &picked->address : NULL;
 }
 
 void remotes_failed(struct remote *const *remote, unsigned count, const struct sockaddr *address, socklen_t length,

@@ -40,10 +40,11 @@ const char *remote_port(const struct remote *remote);
 int remote_error(const struct remote *remote); /* why it has no address; 0 if it has any */
 
 /* The next address to try for a connection that began at `start` (asyncore_now): in the order of the remotes and of their
- * addresses, but those that failed within FAILED_FOR come last, and those that failed since `start` not at all. NULL:
- * none is left. `left` gets how many more could follow. The address is gone when the loop goes on. */
+ * addresses, but those that failed within FAILED_FOR come last, and those that failed since `start` not at all. The first
+ * `passed` of them are passed over. NULL: none is left. `left` gets how many more could follow. The address is gone when
+ * the loop goes on. */
 const struct asyncore_address *remotes_pick(struct remote *const *remote, unsigned count, uint64_t start, uint64_t now,
-                                            unsigned *left);
+                                            unsigned passed, unsigned *left);
 
 /* The address failed, by its own fault; it is marked wherever it stands in these remotes. */
 void remotes_failed(struct remote *const *remote, unsigned count, const struct sockaddr *address, socklen_t length,

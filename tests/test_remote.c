@@ -123,14 +123,15 @@ static struct remote *get(const char *host, const char *port)
     return remote;
 }
 
-/* What a connection that began so many seconds ago tries next, and how many could follow: "10.9.0.1:80 +1", "none". */
-static const char *next_of(struct remote *const *list, unsigned count, double ago)
+/* What a connection that began so many seconds ago tries next, if it passes over so many, and how many could follow:
+ * "10.9.0.1:80 +1", "none". */
+static const char *next_past(struct remote *const *list, unsigned count, double ago, unsigned passed)
 {
     static char text[160];
     char address[128];
     unsigned left = 77;
     uint64_t now = asyncore_now(here), start = now - (uint64_t)(ago * 1e9);
-    const struct asyncore_address *picked = remotes_pick(list, count, start, now, &left);
+    const struct asyncore_address *picked = remotes_pick(list, count, start, now, passed, &left);
 
     if (picked == NULL) {
         ck_assert_uint_eq(left, 0);
@@ -139,6 +140,11 @@ static const char *next_of(struct remote *const *list, unsigned count, double ag
     asyncore_address_text((const struct sockaddr *)&picked->address, picked->length, address, sizeof address);
     snprintf(text, sizeof text, "%s +%u", address, left);
     return text;
+}
+
+static const char *next_of(struct remote *const *list, unsigned count, double ago)
+{
+    return next_past(list, count, ago, 0);
 }
 
 static const char *next(struct remote *remote)
@@ -577,6 +583,23 @@ START_TEST(what_failed_lately_is_tried_last)
 }
 END_TEST
 
+START_TEST(what_is_passed_over_is_no_failure)
+{
+    begin();
+    struct remote *list[] = {get("10.9.0.1", "80"), get("10.9.0.2", "80"), get("10.9.0.3", "80")};
+    run_to(100);
+    ck_assert_str_eq(next_past(list, 3, 0, 1), "10.9.0.2:80 +1");
+    ck_assert_str_eq(next_past(list, 3, 0, 2), "10.9.0.3:80 +0");
+    ck_assert_str_eq(next_past(list, 3, 0, 3), "none");
+    ck_assert_str_eq(next_of(list, 3, 0), "10.9.0.1:80 +2");
+    mark(list, 3, "10.9.0.1");
+    run_to(101);
+    ck_assert_str_eq(next_past(list, 3, 0, 2), "10.9.0.1:80 +0"); /* it is the last now */
+    ck_assert_str_eq(next_past(list, 3, 2, 2), "none");
+    end();
+}
+END_TEST
+
 START_TEST(an_address_fails_wherever_it_stands)
 {
     begin();
@@ -767,6 +790,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, whoever_is_told_of_a_change_may_let_go_of_all_remotes);
     tcase_add_test(tests, addresses_are_tried_in_order_and_once);
     tcase_add_test(tests, what_failed_lately_is_tried_last);
+    tcase_add_test(tests, what_is_passed_over_is_no_failure);
     tcase_add_test(tests, an_address_fails_wherever_it_stands);
     tcase_add_test(tests, a_failure_is_remembered_over_a_new_answer);
     tcase_add_test(tests, another_order_is_taken_but_is_no_news);

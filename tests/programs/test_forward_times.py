@@ -318,6 +318,22 @@ class Connecting(TimesTest):
 
 
 @needs_namespaces
+class WithoutIpv6(TimesTest):
+    """Where IPv6 is switched off, ::1 is not available: a lack of this machine, but not of the next address."""
+
+    def test_localhost_of_both_families(self):
+        space = Namespace(self)
+        space.set("net.ipv6.conf.all.disable_ipv6", 1)
+        space.set("net.ipv6.conf.lo.disable_ipv6", 1)
+        f = Forwarder(self, "auto", rule="127.0.0.1 0 ::1,127.0.0.1 %d", before=space.before,
+                      server=lambda: space.call(self.listener))
+        for _ in range(2):
+            client = space.call(f.client)
+            exchange(client, f.accept())
+            self.assertEqual(client.getpeername(), f.address)
+
+
+@needs_namespaces
 class Vanished(TimesTest):
     """A peer whose cable was cut says nothing: keepalive finds it, idle for 1 s, then 2 probes a second apart."""
 

@@ -987,8 +987,8 @@ class UnixQueue(ForwardTest):
         self.queue.listen(0)
         self.queue.settimeout(DEADLINE)
 
-    def start_unix(self, *args):
-        program = self.start("portforward", *args, "127.0.0.1 0 unix:@%s -" % self.name[1:])
+    def start_unix(self, *args, others="", port="-"):
+        program = self.start("portforward", *args, "127.0.0.1 0 unix:@%s%s %s" % (self.name[1:], others, port))
         program.address = ("127.0.0.1", int(program.read_line().split(":")[2].split(",")[0]))
         return program
 
@@ -1017,6 +1017,47 @@ class UnixQueue(ForwardTest):
         self.assertGreaterEqual(len(reset), 4)
         for client in reset:
             self.assertEqual(until_reset(client), b"")
+
+    def fill(self):
+        """Until connects find no room."""
+        while True:
+            s = socket.socket(socket.AF_UNIX)
+            self.addCleanup(s.close)
+            s.setblocking(False)
+            try:
+                s.connect(self.name)
+            except BlockingIOError:
+                return
+
+    def test_the_next_remote_is_tried_meanwhile(self):
+        self.fill()
+        host, port = self.server.getsockname()
+        program = self.start_unix(others=",%s" % host, port=port)
+        for _ in range(2):
+            client = self.connect(program)
+            client.sendall(b"here")
+            server, _ = self.server.accept()
+            with server:
+                server.settimeout(DEADLINE)
+                self.assertEqual(receive(server, 4), b"here")
+
+    def test_a_place_is_waited_for_if_the_others_refuse(self):
+        """All remotes are tried, then the queue is waited for: its listener may yet come to accept."""
+        self.fill()
+        port = self.server.getsockname()[1]
+        self.server.close()
+        program = self.start_unix(others=",127.0.0.1", port=port)
+        client = self.connect(program)
+        client.sendall(b"at last")
+        poll_until(lambda: program.fds() > 8, "it connects")
+        self.assertEqual(select.select([client], [], [], 0.2)[0], [])
+        while True:
+            server, _ = self.queue.accept()
+            with server:
+                server.settimeout(DEADLINE)
+                server.setblocking(True)
+                if select.select([server], [], [], 0.3)[0] and server.recv(7) == b"at last":
+                    return
 
 
 if __name__ == "__main__":
