@@ -136,7 +136,8 @@ static void print_bounds(const struct config *config)
     printf("rules: %u, which listen on %u sockets\n", config->rule_count, listeners);
     if (config->access.count > 0)
         printf("access: %u lines for all rules\n", config->access.count);
-    printf("connections: %u at most, of 2 descriptors each (%llu may be open)\n", max, (unsigned long long)limit.rlim_cur);
+    printf("connections: %u at most, of 2 descriptors each (%llu may be open)\n", max,
+           (unsigned long long)limit.rlim_cur);
     printf("memory: %.1f MiB at most (%u * %.1f KiB, and %.0f MiB for all; the kernel's own not counted)\n",
            (max * (double)pair_memory() + shared) / mib, max, (double)pair_memory() / 1024, shared / mib);
 }

@@ -1,11 +1,11 @@
 /* listener.c: making listening sockets.
  *
- * What accepted sockets need (TCP_NODELAY, keepalive, SO_OOBINLINE) is set on the listener, which they inherit it from:
- * no system call a client. Every IPv6 listener is IPv6 only; "*" is one of each family.
+ * What accepted sockets need (TCP_NODELAY, keepalive, SO_OOBINLINE) is set on the listener, which they inherit it
+ * from: no system call a client. Every IPv6 listener is IPv6 only; "*" is one of each family.
  *
- * The file of a Unix socket is made with its mode, by the umask: there is no moment in which it has another. A file that
- * somebody left behind is known by having no socket, and is removed then; one that is not a socket's never is. The file
- * goes with its listener, if it still is the one that was made. */
+ * The file of a Unix socket is made with its mode, by the umask: there is no moment in which it has another. A file
+ * that somebody left behind is known by having no socket, and is removed then; one that is not a socket's never is.
+ * The file goes with its listener, if it still is the one that was made. */
 #include "listener.h"
 
 #include <errno.h>
@@ -76,8 +76,8 @@ static const char *file_of(const struct endpoint *bind)
     return strncmp(bind->host, "unix:/", 6) == 0 ? bind->host + 5 : NULL;
 }
 
-/* A socket's file whose socket is gone. A datagram socket asks, for a stream would be a client of whoever listens there:
- * it is told that the kinds differ. */
+/* A socket's file whose socket is gone. A datagram socket asks, for a stream would be a client of whoever listens
+ * there: it is told that the kinds differ. */
 static bool is_stale(const char *file)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -206,8 +206,9 @@ int listener_change(struct listener *listener, const struct rule_options *option
 
 const char *listener_strerror(int error)
 {
-    return error == LISTENER_EDUAL ? "the service manager's socket is of both families (it needs BindIPv6Only=ipv6-only)"
-                                   : asyncore_strerror(error);
+    if (error == LISTENER_EDUAL)
+        return "the service manager's socket is of both families (it needs BindIPv6Only=ipv6-only)";
+    return asyncore_strerror(error);
 }
 
 void listener_text(const struct listener *listener, char text[128])

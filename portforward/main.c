@@ -1,5 +1,5 @@
-/* portforward: listens, and forwards every connection to a remote. This file reads the command line and the file of rules,
- * runs the service (service.h), and does what signals say.
+/* portforward: listens, and forwards every connection to a remote. This file reads the command line and the file of
+ * rules, runs the service (service.h), and does what signals say.
  *
  *     HUP   reads the rules again       USR1  opens the log again      USR2  logs all connections
  *     TERM  drains, twice: stops        INT   stops

@@ -7,8 +7,8 @@
  *     full=refuse    always; who is too many is reset
  *     either         not while the first lookup of its only remotes is under way
  *
- * and a client that was accepted is reset when its address may not connect or has too many connections. The limit of all
- * rules stops those of full=pause together, and the first pair that ends lets all of them go on.
+ * and a client that was accepted is reset when its address may not connect or has too many connections. The limit of
+ * all rules stops those of full=pause together, and the first pair that ends lets all of them go on.
  *
  * What happens to clients that are not served is counted and told once in ten seconds, by a timer that runs only while
  * there is something to tell.

@@ -45,8 +45,8 @@ bool rule_is_at(const struct rule *rule, const struct endpoint *bind);
 void rule_leave(struct rule *rule, bool leaves);
 bool rule_leaves(const struct rule *rule);
 
-/* Gives listeners that were promised to the rules that they were promised to, serves what is in the queues of the others,
- * if `accept_queued`, and closes them. The rule frees itself after its last pair. */
+/* Gives listeners that were promised to the rules that they were promised to, serves what is in the queues of the
+ * others, if `accept_queued`, and closes them. The rule frees itself after its last pair. */
 void rule_stop(struct rule *rule, bool accept_queued);
 
 /* Looks again whether the listeners should be read: after a change of limits or of remotes. */

@@ -1,10 +1,10 @@
 /* service.c: all rules together: their reload, their drain, and their end.
  *
  * A new configuration is brought in in three steps. Each of its rules is matched with one that listens at the same
- * address, or is new; rules without a match leave. Then everything that may fail is done: new rules listen (a listener of
- * a rule that leaves may be promised to them), and those that stay get their new terms made. Only when all of that went
- * well anything changes, and that cannot fail; else the new rules are stopped, the promises taken back, and the old rules
- * have noticed nothing. */
+ * address, or is new; rules without a match leave. Then everything that may fail is done: new rules listen (a listener
+ * of a rule that leaves may be promised to them), and those that stay get their new terms made. Only when all of that
+ * went well anything changes, and that cannot fail; else the new rules are stopped, the promises taken back, and the
+ * old rules have noticed nothing. */
 #include "service.h"
 
 #include <errno.h>

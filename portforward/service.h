@@ -25,20 +25,20 @@ struct service_options {
     void *arg;
 };
 
-/* Descriptors that are no connection's: standard ones, the set of the engine, signals, log, name servers, and the pool's
- * pipes. Listeners come on top of that. */
+/* Descriptors that are no connection's: standard ones, the set of the engine, signals, log, name servers, and the
+ * pool's pipes. Listeners come on top of that. */
 enum { RESERVED_DESCRIPTORS = 96 };
 
-/* How many connections, of two descriptors each, the limit of descriptors (RLIMIT_NOFILE) leaves room for beside so many
- * listeners. Where that limit is so low that the reserve would take more than a half of it, the pool's pipes and the like
- * have to do with less. */
+/* How many connections, of two descriptors each, the limit of descriptors (RLIMIT_NOFILE) leaves room for beside so
+ * many listeners. Where that limit is so low that the reserve would take more than a half of it, the pool's pipes and
+ * the like have to do with less. */
 unsigned service_max(unsigned listeners);
 
 int service_new(struct service **ret, struct asyncore_map *map, const struct service_options *options);
 
 /* Makes the rules those of `config`, which stays the caller's: rules that listen where they did keep listeners,
- * connections and counts; new ones listen; the others stop. 0, or -1 when any rule could not be started: then everything
- * is as it was, and the log has a line for each that failed. */
+ * connections and counts; new ones listen; the others stop. 0, or -1 when any rule could not be started: then
+ * everything is as it was, and the log has a line for each that failed. */
 int service_apply(struct service *service, const struct config *config);
 
 /* Accepts what is queued, stops listening, lets pairs end by themselves for so many ms, then resets them. Again: at
