@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/select.h>
 #include <unistd.h>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -310,14 +311,17 @@ static void fill_standard_descriptors(void)
         close(fd);
 }
 
-/* As many descriptors as the system lets us have; and buffers of many pages go back to it when they are freed, which
- * malloc would not do once it has seen a few. */
+/* As many descriptors as the system lets us have, and select(2) can wait for; and buffers of many pages go back to it when
+ * they are freed, which malloc would not do once it has seen a few. */
 static void set_limits(void)
 {
+    const char *engine = getenv("ASYNCORE_ENGINE");
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
+        if (engine && strcmp(engine, "select") == 0 && limit.rlim_cur > FD_SETSIZE)
+            limit.rlim_cur = FD_SETSIZE;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
 #ifdef __GLIBC__

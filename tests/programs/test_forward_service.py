@@ -246,6 +246,11 @@ class Check(ServiceTest):
         out, _ = self.check(self.rule(), preexec_fn=limited)
         self.assertIn("(%d may be open)" % hard, out)
 
+    def test_select_waits_for_1024_descriptors_at_most(self):
+        """More connections than that would be accepted, and fail one by one."""
+        out, _ = self.check(self.rule(), env=dict(os.environ, ASYNCORE_ENGINE="select"))
+        self.assertIn("(%d may be open)" % min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]), out)
+
     def test_options_of_the_command_line_are_defaults_of_the_file(self):
         path = self.file("x.conf", "127.0.0.1 1 127.0.0.1 2", "127.0.0.1 3 127.0.0.1 4 [idle=7s]")
         out, _ = self.check("-c", path, "--idle", "5m", "--max=9", "--src", "127.0.0.1", "--backlog", "7", "--rate=3",
