@@ -814,7 +814,8 @@ static void pair_enlist(struct pair *pair, struct plan *plan, void *source)
         pair->next->place = &pair->next;
     pairs->first = pair;
     pairs->count++;
-    pair->start = pair->last = asyncore_now(pairs->map);
+    pair->last = asyncore_now(pairs->map);
+    pair->start = remotes_start(plan->remotes, plan->remote_count, pair->last);
 }
 
 int pair_start(struct plan *plan, int fd, const struct sockaddr *client, socklen_t length, void *source)

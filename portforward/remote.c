@@ -52,6 +52,7 @@ struct remotes {
     struct log *log;
     void (*changed)(void *arg);
     void *arg;
+    uint64_t failed_at; /* the last address: no two failures have one time */
     struct remote *chains[CHAINS];
 };
 
@@ -347,6 +348,13 @@ void remotes_free(struct remotes *remotes)
 
 /* -- Which address -- */
 
+uint64_t remotes_start(struct remote *const *remote, unsigned count, uint64_t now)
+{
+    uint64_t failed_at = count > 0 ? remote[0]->all->failed_at : 0;
+
+    return now > failed_at ? now : failed_at + 1;
+}
+
 const struct asyncore_address *remotes_pick(struct remote *const *remote, unsigned count, uint64_t start, uint64_t now,
                                             unsigned passed, unsigned *left)
 {
@@ -371,9 +379,13 @@ const struct asyncore_address *remotes_pick(struct remote *const *remote, unsign
 void remotes_failed(struct remote *const *remote, unsigned count, const struct sockaddr *address, socklen_t length,
                     uint64_t now)
 {
+    uint64_t at = remotes_start(remote, count, now);
+
     for (unsigned i = 0; i < count; i++) {
         struct target *t = target_find(remote[i]->targets, remote[i]->count, address, length);
-        if (t != NULL)
-            t->until = now + FAILED_FOR_NS;
+        if (t == NULL)
+            continue;
+        t->until = at + FAILED_FOR_NS;
+        remote[i]->all->failed_at = at;
     }
 }

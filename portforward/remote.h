@@ -39,7 +39,10 @@ const char *remote_host(const struct remote *remote);
 const char *remote_port(const struct remote *remote);
 int remote_error(const struct remote *remote); /* why it has no address; 0 if it has any */
 
-/* The next address to try for a connection that began at `start` (asyncore_now): in the order of the remotes and of their
+/* When a connection begins: now (asyncore_now), or just after what failed at this very moment, in the same turn. */
+uint64_t remotes_start(struct remote *const *remote, unsigned count, uint64_t now);
+
+/* The next address to try for a connection that began at `start` (remotes_start): in the order of the remotes and of their
  * addresses, but those that failed within FAILED_FOR come last, and those that failed since `start` not at all. The first
  * `passed` of them are passed over. NULL: none is left. `left` gets how many more could follow. The address is gone when
  * the loop goes on. */

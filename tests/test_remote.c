@@ -583,6 +583,31 @@ START_TEST(what_failed_lately_is_tried_last)
 }
 END_TEST
 
+START_TEST(what_failed_at_this_moment_is_there_for_who_comes_after_that)
+{
+    begin();
+    struct remote *list[] = {get("10.9.0.1", "80"), get("10.9.0.2", "80")};
+    uint64_t first, second, now;
+    unsigned left;
+    run_to(100);
+    now = asyncore_now(here);
+    first = remotes_start(list, 2, now);
+    mark(list, 2, "10.9.0.1");
+    mark(list, 2, "10.9.0.2");
+    second = remotes_start(list, 2, now);
+    ck_assert_uint_eq(first, now);
+    ck_assert_ptr_null(remotes_pick(list, 2, first, now, 0, &left));
+    ck_assert_ptr_nonnull(remotes_pick(list, 2, second, now, 0, &left));
+    mark(list, 2, "10.9.0.1");
+    ck_assert_ptr_nonnull(remotes_pick(list, 2, second, now, 0, &left));
+    mark(list, 2, "10.9.0.2");
+    ck_assert_ptr_null(remotes_pick(list, 2, second, now, 0, &left)); /* by its own tries */
+    run_to(101);
+    ck_assert_uint_eq(remotes_start(list, 2, asyncore_now(here)), asyncore_now(here));
+    end();
+}
+END_TEST
+
 START_TEST(what_is_passed_over_is_no_failure)
 {
     begin();
@@ -790,6 +815,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, whoever_is_told_of_a_change_may_let_go_of_all_remotes);
     tcase_add_test(tests, addresses_are_tried_in_order_and_once);
     tcase_add_test(tests, what_failed_lately_is_tried_last);
+    tcase_add_test(tests, what_failed_at_this_moment_is_there_for_who_comes_after_that);
     tcase_add_test(tests, what_is_passed_over_is_no_failure);
     tcase_add_test(tests, an_address_fails_wherever_it_stands);
     tcase_add_test(tests, a_failure_is_remembered_over_a_new_answer);
