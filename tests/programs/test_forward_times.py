@@ -1,14 +1,21 @@
 """portforward's timers, and whom it connects to: on copy, splice and auto, never early, and late only as the machine
 is."""
+import signal
 import socket
 import time
 import unittest
 
 from forward_support import (LATE, PATHS, Forwarder, ForwardTest, Namespace, exchange, late_reset, needs_namespaces,
                              push, pushed, until_reset)
-from support import receive, receive_all
+from support import poll_until, receive, receive_all
 
 TICK = 0.002  # seconds: the forwarder's clock counts ms, ours began a little before or after
+
+
+def connecting_to(port):
+    """Whether any socket of this machine is in SYN_SENT to 127.0.0.1 and this port."""
+    with open("/proc/net/tcp") as f:
+        return any(line.split()[2:4] == ["0100007F:%04X" % port, "02"] for line in f)
 
 
 class TimesTest(ForwardTest):
@@ -315,6 +322,26 @@ class Connecting(TimesTest):
             self.assertLess(took[1], LATE)
             f.finish(".*127.0.0.1.*")
         self.at_once(*[(path, whole, path) for path in PATHS])
+
+    def test_refused_as_the_next_client_comes(self):
+        """Both in one turn: the second client is tried all the same, and finds the server that has come back."""
+        server = self.full_listener()
+        port = server.getsockname()[1]
+        f = Forwarder(self, "auto", rule="127.0.0.1 0 127.0.0.1 %d" % port)
+        first = f.client()
+        poll_until(lambda: f.sockets() == 2, "it connects")
+        f.program.process.send_signal(signal.SIGSTOP)
+        server.close()
+        poll_until(lambda: not connecting_to(port), "the kernel asks again, and is refused")
+        second = f.client()
+        try:
+            server = self.listener(port=port)
+        finally:
+            f.program.process.send_signal(signal.SIGCONT)
+        self.assertEqual(until_reset(first), b"")
+        second.sendall(b"again")
+        f.server = server
+        self.assertEqual(receive(f.accept(), 5), b"again")
 
 
 @needs_namespaces
