@@ -127,12 +127,14 @@ static void set_rule_option(struct rule_options *options, const char *name, cons
     exit(EXIT_USAGE);
 }
 
-/* Times are read by the one who reads those of rules. */
+/* Times are read by the one who reads those of rules; but nothing is waited for without end. */
 static unsigned checked_time(const char *text, const char *option)
 {
     struct rule_options options = rule_defaults;
     const char *reason = rule_option_set(&options, "life", text);
 
+    if (!reason && options.life == 0 && *text != '0')
+        reason = "not a duration (500ms, 10s, 5m, 1h, 1d; 30d at most; 0: at once)";
     if (reason) {
         fprintf(stderr, "portforward: %s: %s: %s (--help tells more)\n", option, reason, text);
         exit(EXIT_USAGE);

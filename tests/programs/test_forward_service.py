@@ -126,6 +126,7 @@ class CommandLine(ServiceTest):
                 (remote + ("--full", "stop"), ("--full", "stop")),
                 (remote + ("--data-path=fast",), ("--data-path", "fast")),
                 (remote + ("--drain", "1y"), ("--drain", "1y")),
+                (remote + ("--drain", "none"), ("--drain", "none")),
                 (remote + ("--log-format", "xml"), ("--log-format", "xml")),
                 (remote + ("--log", ""), ("--log",)),
                 (remote + ("--keepalive",), ("--keepalive",)),
