@@ -1,0 +1,4 @@
+"""`python -m smtpd`."""
+import smtpd
+
+smtpd._main()
