@@ -577,14 +577,12 @@ static void pair_connect(struct pair *pair, enum reason reason)
 
     for (;;) {
         uint64_t now = asyncore_now(plan->pairs->map), end = connect_deadline(pair);
-        /* The clock stands still in a turn: what others found to fail in the one that the pair began in was before it. */
-        uint64_t start = reason == REASON_NO_ADDRESS ? now + 1 : pair->start;
         const struct asyncore_address *address = NULL;
         unsigned left;
         int r;
 
         if (now < end)
-            address = remotes_pick(plan->remotes, plan->remote_count, start, now, pair->passed, &left);
+            address = remotes_pick(plan->remotes, plan->remote_count, pair->start, now, pair->passed, &left);
         if (!address && pair->full && now < end) {
             wait_for_queue(pair, now);
             return;
