@@ -1,19 +1,21 @@
 /* flow.c: the data path.
  *
  * A flow takes a buffer from the pool, reads, sends at once, and gives the buffer back: it holds memory only while the
- * out side is full. What it reads with depends on its streak, the bytes that it lately moved in pieces of 16 KiB and more:
+ * out side is full. What it reads with depends on its streak, the bytes that it lately moved in pieces of 16 KiB and
+ * more:
  *
  *     below 32 KiB     the small buffer (16 KiB): messages
  *     below 1 MiB      a large one (256 KiB): a flow that grows
  *     from there on    splice(2) through a pipe: proven bulk, no copy
  *
- * Small pieces halve the streak, so a flow that turns to messages copies again after two or three of them: splicing pays
- * from about 16 KiB on. Who gets no large buffer or no pipe, because others have them, does with less.
+ * Small pieces halve the streak, so a flow that turns to messages copies again after two or three of them: splicing
+ * pays from about 16 KiB on. Who gets no large buffer or no pipe, because others have them, does with less.
  *
  * Splice has traps. A pipe has slots, not bytes: segments of an MSS fill it early, so a short splice says nothing about
- * the socket; and "try again" may mean a full pipe or an empty socket. Here a pipe is always empty when it is read into,
- * so it must be the socket; or something that cannot be spliced, such as an urgent byte, so recv has the last word, and
- * if it finds bytes the flow copies from there on. Whoever stops early comes back, for the engines are level-triggered. */
+ * the socket; and "try again" may mean a full pipe or an empty socket. Here a pipe is always empty when it is read
+ * into, so it must be the socket; or something that cannot be spliced, such as an urgent byte, so recv has the last
+ * word, and if it finds bytes the flow copies from there on. Whoever stops early comes back, for the engines are
+ * level-triggered. */
 #include "flow.h"
 
 #include <errno.h>

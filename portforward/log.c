@@ -1,8 +1,8 @@
 /* log.c: a line is formatted, then gathered, then written; each step knows nothing of the others.
  *
  * A line is at most LINE_SIZE bytes with its newline: texts that would make it longer are cut. In the text form a value
- * that is not plain (it is empty, or has a space, '"', '=', '\' or anything else than ASCII's signs in it) is written as
- * a JSON string; bytes that are no UTF-8 become U+FFFD in both forms. So a line is one line, whatever a name holds.
+ * that is not plain (it is empty, or has a space, '"', '=', '\' or anything else than ASCII's signs in it) is written
+ * as a JSON string; bytes that are no UTF-8 become U+FFFD in both forms. So a line is one line, whatever a name holds.
  *
  * Lines wait in one buffer, in order. The first is written at once and sets the timer; until that is due the others
  * gather, unless the buffer fills up. What could not be written stays, and a line of which a part was written

@@ -2,8 +2,9 @@
  * text or JSON, to stderr or a file.
  *
  * Lines that come thick are gathered: the first goes out at once, what comes within 100 ms after a write goes out
- * together. A reader that does not read (a full pipe) never holds the forwarder up: lines are dropped, and the next that
- * goes out is preceded by how many. Under journald (JOURNAL_STREAM is stderr) lines begin with <N> and have no time.
+ * together. A reader that does not read (a full pipe) never holds the forwarder up: lines are dropped, and the next
+ * that goes out is preceded by how many. Under journald (JOURNAL_STREAM is stderr) lines begin with <N> and have no
+ * time.
  *
  *     2020-01-01T09:55:00.123Z rule=web client=192.0.2.7:51234 remote=10.0.0.5:80 up=1234 down=56789 ms=812 end=closed
  *     2020-01-01T09:55:00.123Z rule=web client=192.0.2.7:51234 remote=- start

@@ -311,8 +311,8 @@ static void fill_standard_descriptors(void)
         close(fd);
 }
 
-/* As many descriptors as the system lets us have, and select(2) can wait for; and buffers of many pages go back to it when
- * they are freed, which malloc would not do once it has seen a few. */
+/* As many descriptors as the system lets us have, and select(2) can wait for; and buffers of many pages go back to it
+ * when they are freed, which malloc would not do once it has seen a few. */
 static void set_limits(void)
 {
     const char *engine = getenv("ASYNCORE_ENGINE");

@@ -5,13 +5,14 @@
 
 #include <sys/socket.h>
 
-/* Reads LISTEN_PID and LISTEN_FDS once, unsets them, and sets close-on-exec on the descriptors. The number of sockets, 0
- * if none is for this process. */
+/* Reads LISTEN_PID and LISTEN_FDS once, unsets them, and sets close-on-exec on the descriptors. The number of sockets,
+ * 0 if none is for this process. */
 int notify_listen_fds(void);
 
 /* A listening stream socket among them that is bound to this address; each is given once, and is the caller's then
  * (asyncore_set_socket, asyncore_listen). -1: there is none. -EINVAL: the address is covered by a socket for any IPv6
- * address that takes IPv4 as well. Such a one is never given: systemd.socket(5) BindIPv6Only=ipv6-only makes it right. */
+ * address that takes IPv4 as well. Such a one is never given: systemd.socket(5) BindIPv6Only=ipv6-only makes it right.
+ * */
 int notify_take(const struct sockaddr *address, socklen_t length);
 
 /* Closes those that nobody took; `unused` is called with the address of each, as text. */

@@ -17,16 +17,16 @@
  *
  * There are two ways to end. A stream that ends is passed on as shutdown(SHUT_WR), after its last byte, and leaves the
  * other direction alone; when both have been passed on, both ends are closed. Everything else (refused, reset, any
- * timeout, the forwarder's stop) is a reset to both, so that nothing that failed looks like an end of stream; before that,
- * what had arrived is sent on, as far as it goes without waiting. A failed socket tells its error once, and reads as ended
- * ever after: whoever sees the error first ends the pair there and then, and the reason is what it was.
+ * timeout, the forwarder's stop) is a reset to both, so that nothing that failed looks like an end of stream; before
+ * that, what had arrived is sent on, as far as it goes without waiting. A failed socket tells its error once, and reads
+ * as ended ever after: whoever sees the error first ends the pair there and then, and the reason is what it was.
  *
  * One timer a pair is armed for the nearest deadline. Traffic stores the time and nothing else; a timer that comes too
  * early for that looks again, and is armed anew.
  *
  * What a short connection does not need is put off: the remote's keepalive until the timer first comes, its TCP_NODELAY
- * until there is a second send, or a first one of which Nagle's rule (RFC 896) could hold a part. The accepted socket has
- * both from the listener. */
+ * until there is a second send, or a first one of which Nagle's rule (RFC 896) could hold a part. The accepted socket
+ * has both from the listener. */
 #include "pair.h"
 
 #include <errno.h>
@@ -46,7 +46,7 @@ enum {
     /* Moves that an end's failure may cost at most: a dead socket has no more than a receive buffer (32 MiB by the
      * kernel's usual limit), one that lives on after its error may have more. */
     LAST_MOVES = 64,
-    SMALL_SEND = 536,    /* bytes: one segment anywhere (RFC 9293, 3.7.1), which Nagle's rule never holds as the first */
+    SMALL_SEND = 536,    /* bytes: one segment anywhere (RFC 9293, 3.7.1), which Nagle's rule lets go as the first */
     KEEPALIVE_AFTER = 10, /* s: when the remote's keepalive is set at the latest */
     QUEUE_PAUSE = 20      /* ms: until a Unix remote whose queue was full is tried again */
 };

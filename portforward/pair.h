@@ -44,8 +44,8 @@ struct pairs {
     unsigned count;
 };
 
-/* How pairs are forwarded: a rule as it stood when they began. Shared; each pair has a reference until it is closed (its
- * memory, which the map frees later, refers to nothing of all this). */
+/* How pairs are forwarded: a rule as it stood when they began. Shared; each pair has a reference until it is closed
+ * (its memory, which the map frees later, refers to nothing of all this). */
 struct plan {
     unsigned references;
     struct pairs *pairs;

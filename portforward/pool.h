@@ -20,8 +20,8 @@ struct pool;
 int pool_new(struct pool **ret, struct asyncore_map *map);
 void pool_free(struct pool *pool); /* after everything came back */
 
-/* The small buffer that pool_take() would lend next, to be used and forgotten before anything else is asked of the pool.
- * NULL: no memory. */
+/* The small buffer that pool_take() would lend next, to be used and forgotten before anything else is asked of the
+ * pool. NULL: no memory. */
 char *pool_peek(struct pool *pool);
 
 /* NULL: no memory, or, of the large size, none left. Other sizes than the two are possible, and simply malloc's. */

@@ -3,8 +3,8 @@
  *
  * A name is looked up when the remote is made, and again when its TTL is over (5 s at least, 1 h at most) or, after a
  * failure, 5 s later; looking up holds nobody up. The last good addresses stay in use while the resolver is down; an
- * answer that the name does not exist empties them only if there were none: a wrong zone must not stop what works, and is
- * said in the log. Remotes are shared by all rules that name the same host and port, and outlive reloads. */
+ * answer that the name does not exist empties them only if there were none: a wrong zone must not stop what works, and
+ * is said in the log. Remotes are shared by all rules that name the same host and port, and outlive reloads. */
 #ifndef PORTFORWARD_REMOTE_H
 #define PORTFORWARD_REMOTE_H
 
@@ -42,10 +42,11 @@ int remote_error(const struct remote *remote); /* why it has no address; 0 if it
 /* When a connection begins: now (asyncore_now), or just after what failed at this very moment, in the same turn. */
 uint64_t remotes_start(struct remote *const *remote, unsigned count, uint64_t now);
 
-/* The next address to try for a connection that began at `start` (remotes_start): in the order of the remotes and of their
- * addresses, but those that failed within FAILED_FOR come last, and those that failed since `start` not at all. The first
- * `passed` of them are passed over. NULL: none is left. `left` gets how many more could follow. The address is gone when
- * the loop goes on. */
+/* The next address to try for a connection that began at `start` (remotes_start): in the order of the remotes and of
+ * their addresses, but those that failed within FAILED_FOR come last, and those that failed since `start` not at all.
+ * The first
+ * `passed` of them are passed over. NULL: none is left. `left` gets how many more could follow. The address is gone
+ * when the loop goes on. */
 const struct asyncore_address *remotes_pick(struct remote *const *remote, unsigned count, uint64_t start, uint64_t now,
                                             unsigned passed, unsigned *left);
 
