@@ -21,11 +21,13 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { RECV, SEND, SPLICE, REFUSED, CONNECT, ACCEPT, WAIT, KINDS, DESCRIPTORS = 65536 };
+enum { RECV, SEND, SPLICE, REFUSED, PIPE, CONNECT, ACCEPT, WAIT, KINDS, DESCRIPTORS = 65536 };
 
-static const char *const names[KINDS] = {"recv", "send", "splice", "refused-splice", "connect", "accept", "wait"};
+static const char *const names[KINDS] = {"recv",    "send",   "splice", "refused-splice", "pipe",
+                                           "connect", "accept", "wait"};
 static unsigned counts[KINDS];
 static uint64_t state;
 static unsigned one_in;
@@ -126,6 +128,19 @@ ssize_t splice(int in, loff_t *in_at, int out, loff_t *out_at, size_t size, unsi
     if (one_in && draw(one_in) == 0 && awkward(REFUSED))
         return fails(EINVAL);
     return REAL(splice)(in, in_at, out, out_at, size, flags);
+}
+
+/* Out of a pipe: what was spliced into it. Other descriptors are nobody's business. */
+ssize_t read(int fd, void *data, size_t size)
+{
+    struct stat status;
+
+    if (one_in && size > 0 && fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) && awkward(PIPE)) {
+        if (draw(2))
+            return fails(EINTR);
+        size = less(size);
+    }
+    return REAL(read)(fd, data, size);
 }
 
 int socket(int family, int type, int protocol)

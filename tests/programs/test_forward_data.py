@@ -94,6 +94,7 @@ class Bytes(ForwardTest):
             client, server = f.pair()
             server.sendall(b"220 ready\r\n")
             self.assertEqual(receive(client, 11), b"220 ready\r\n")
+            f.rests(0.2)
             server.close()
             self.assertEqual(client.recv(1), b"")
             client.close()
