@@ -16,8 +16,8 @@
  * In a reload, a rule that goes may promise a listener to one that comes (`heir`): "*" becomes "0.0.0.0" without a
  * moment in which nobody listens. Until the old rule is stopped nothing has changed, so that all of it can be undone.
  *
- * A rule is freed when it was stopped and has no pair. `count` is held by one while it is stopped, so that a pair that
- * ends at once does not free it. */
+ * A rule is freed when it was stopped and has no pair. It counts as stopped only when nothing is left to do, so that a
+ * pair that ends at once does not free it. */
 #include "rule.h"
 
 #include <errno.h>
@@ -549,8 +549,6 @@ static void accept_queue(struct rule *rule, struct listener *listener)
 void rule_stop(struct rule *rule, bool accept_queued)
 {
     give_listeners(rule);
-    rule->count++;
-    rule->stopped = true;
     rule_unlink(rule);
     for (unsigned i = 0; accept_queued && i < rule->listener_count; i++)
         accept_queue(rule, rule->listeners[i]);
@@ -561,7 +559,7 @@ void rule_stop(struct rule *rule, bool accept_queued)
     plan_put(rule->plan);
     rule->plan = NULL;
     access_free(&rule->access);
-    rule->count--;
+    rule->stopped = true;
     rule_release(rule);
 }
 
