@@ -1,0 +1,26 @@
+"""python -m libasyncore_build DIRECTORY: builds for this interpreter into DIRECTORY/python-X.Y, to be put on PYTHONPATH.
+
+The three modules are at the top there on every version: who puts the directory on PYTHONPATH, which comes before the
+standard library, wants them.
+"""
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from . import archives, compiled, tree, wanted
+
+
+def main():
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m libasyncore_build DIRECTORY")
+    target = Path(sys.argv[1], "python-%d.%d" % sys.version_info[:2])
+    with tempfile.TemporaryDirectory() as scratch:
+        built = compiled(scratch, wanted())
+        if target.exists():
+            shutil.rmtree(str(target))
+        archives.write_directory(target, tree.installed(built, top=True), built is not None)
+    print("%s: libasyncore %s %s the extension" % (target, tree.version(), "without" if built is None else "with"))
+
+
+main()

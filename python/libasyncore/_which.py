@@ -1,0 +1,73 @@
+"""Tells which asyncore, asynchat and smtpd an import gets, and why: `python -m libasyncore --which`."""
+import os
+import sys
+import sysconfig
+from importlib.util import find_spec
+
+import libasyncore
+
+ADVICE = """\
+To have libasyncore's: run `python -m libasyncore PROGRAM`, or call libasyncore.install() before the first import of
+them, or put this directory on PYTHONPATH: %s"""
+
+
+def entry_of(file):
+    """The place in sys.path where the module stands that the file is, or its directory; None if nowhere."""
+    folder = os.path.dirname(file)
+    if os.path.basename(file) == "__init__.py":
+        folder = os.path.dirname(folder)
+    for number, entry in enumerate(sys.path):
+        if os.path.realpath(entry) == os.path.realpath(folder):
+            return number
+    return None
+
+
+def place(number, file):
+    return "sys.path[%d], %s" % (number, sys.path[number] or os.getcwd()) if number is not None else file
+
+
+def is_standard(number):
+    return number is not None and os.path.realpath(sys.path[number]) == os.path.realpath(sysconfig.get_path("stdlib"))
+
+
+def find(name):
+    """The file that an import of the name gets, or None."""
+    try:
+        spec = find_spec(name)
+    except ValueError:  # it is imported, and does not say from where
+        return getattr(sys.modules.get(name), "__file__", None)
+    return spec.origin if spec else None
+
+
+def explain(name):
+    """(whose module it is, its file, why): three texts."""
+    file = find(name)
+    if file is None:
+        return "nobody's", "not found", "neither %s nor sys.path has one" % libasyncore.__name__
+    number = entry_of(file)
+    if libasyncore._is_ours(name, file):
+        if any(isinstance(finder, libasyncore._Finder) for finder in sys.meta_path):
+            return "libasyncore's", file, "libasyncore.install() was called"
+        return "libasyncore's", file, "it comes first, in %s" % place(number, file)
+    if is_standard(number):
+        return "the standard library's", file, "it comes first, in %s" % place(number, file)
+    if os.path.dirname(os.path.dirname(file)) == os.path.dirname(os.path.dirname(libasyncore.MODULES)):
+        return "another distribution's", file, "it was installed over libasyncore's"
+    return "somebody else's", file, "it comes first, in %s" % place(number, file)
+
+
+def extension():
+    """What there is of the extension, without loading it."""
+    if os.environ.get("ASYNCORE_PURE", "") not in ("", "0"):
+        return "not used: ASYNCORE_PURE is set"
+    path = os.path.join(libasyncore.MODULES, "asyncore", "_asyncore" + sysconfig.get_config_var("EXT_SUFFIX"))
+    return path if os.path.exists(path) else "none for this Python: %s is missing" % os.path.basename(path)
+
+
+def tell():
+    rows = [(name,) + explain(name) for name in libasyncore.NAMES]
+    for name, whose, file, why in rows:
+        print("%s: %s, %s\n    %s" % (name, whose, file, why))
+    print("extension: %s" % extension())
+    if not all(whose == "libasyncore's" for _, whose, _, _ in rows):
+        print(ADVICE % libasyncore.MODULES)
