@@ -18,7 +18,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 # -- Programs include the two public headers and those of their own folder.
 
-for program in "$source"/examples/*.[ch] "$source"/portforward/*.[ch]; do
+for program in "$source"/examples/*.[ch] "$source"/portforward/*.[ch] "$source"/python/src/*.[ch]; do
     [ -e "$program" ] || continue
     sed -n 's/^[ \t]*#[ \t]*include[ \t]*"\([^"]*\)".*/\1/p' "$program" | while read -r header; do
         case $header in

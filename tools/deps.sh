@@ -29,6 +29,8 @@ for what in "$@"; do
         need mandoc command -v mandoc
         need patch command -v patch
         need python3 command -v python3
+        need python3-venv python3 -c "import ensurepip" # the Python package is tested on other versions where they are
+        need python3-dev python3 -c "import os, sysconfig; os.stat(sysconfig.get_path('include') + '/Python.h')"
         need rsync command -v rsync # a peer that is small; nginx, PostgreSQL and sshd are used where they are
         ;;
     coverage) need gcc sh -c "command -v gcov" ;; # it comes with gcc

@@ -1,7 +1,7 @@
 """Runs a program as the interpreter itself does, after install().
 
 The program sees its own sys.argv, sys.path[0] and __main__. When it ends with an exception, the traceback starts in the
-program, and the exit status is the interpreter's. Interpreter options, such as -W and -I, stand before `-m libasyncore`.
+program, and the exit status is the interpreter's. Options of the interpreter, such as -W, come before -m libasyncore.
 """
 import io
 import os

@@ -1,6 +1,6 @@
-"""python -m libasyncore_build DIRECTORY: builds for this interpreter into DIRECTORY/python-X.Y, to be put on PYTHONPATH.
+"""python -m libasyncore_build DIRECTORY: builds for this interpreter into DIRECTORY/python-X.Y.
 
-The three modules are at the top there on every version: who puts the directory on PYTHONPATH, which comes before the
+That is to be put on PYTHONPATH. The three modules are at the top there on every version: who puts the directory on PYTHONPATH, which comes before the
 standard library, wants them.
 """
 import shutil

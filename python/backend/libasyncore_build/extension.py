@@ -16,8 +16,8 @@ from pathlib import Path
 from . import tree
 
 OLDEST, NEWEST = (3, 8), (3, 13)  # what it was tried on
-FLAGS = """-std=c11 -D_GNU_SOURCE -DNDEBUG -O2 -Wall -Wextra -fPIC -pthread -fvisibility=hidden -fno-semantic-interposition
-    -ffunction-sections -fdata-sections""".split()
+FLAGS = """-std=c11 -D_GNU_SOURCE -DNDEBUG -O2 -Wall -Wextra -fPIC -pthread -fvisibility=hidden
+    -fno-semantic-interposition -ffunction-sections -fdata-sections""".split()
 FLAGS.append('-DPyMODINIT_FUNC=__attribute__((visibility("default"))) PyObject *')  # 3.8's is not visible
 EXPORTS = "{ global: PyInit_*; local: *; };\n"
 
@@ -27,7 +27,7 @@ def words(variable):
 
 
 def compiler():
-    """The compiler's command as a list, or None if there is none. A $CC that is not there is not replaced by another."""
+    """The compiler's command as a list, or None. A $CC that is not there is not replaced by another."""
     chosen = words("CC")
     for command in [chosen] if chosen else [shlex.split(sysconfig.get_config_var("CC") or ""), ["cc"]]:
         if command and shutil.which(command[0]):

@@ -1,0 +1,474 @@
+#!/usr/bin/env python3
+"""The package as it is built and installed, on each interpreter there is: without a network, in venvs that have pip and
+nothing else."""
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import textwrap
+import unittest
+import zipfile
+from pathlib import Path
+
+import interpreters
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("asyncore", "asynchat", "smtpd")
+WHERE = "import asyncore, asynchat, smtpd; print(asyncore.__file__, asynchat.__file__, smtpd.__file__, sep='\\n')"
+VERSION = re.search(r'define ASYNCORE_VERSION "(.*?)"', (ROOT / "include/asyncore.h").read_text()).group(1)
+HAS_EXTENSION = any((ROOT / "python" / "src").glob("*.c"))
+LIMIT = 120 * int(os.environ.get("CK_TIMEOUT_MULTIPLIER") or 1)
+
+
+def environment(**changes):
+    """This process's, without what would change an installation."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "PIP_", "ASYNCORE_", "VIRTUAL_ENV", "SOURCE_DATE"))
+    }
+    clean.update(PIP_NO_INDEX="1", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1", PIP_CONFIG_FILE=os.devnull)
+    clean.update(PIP_ROOT_USER_ACTION="ignore", PYTHONWARNINGS="ignore::DeprecationWarning")
+    clean.update(CFLAGS="-O0")  # it is quicker
+    clean.update(changes)
+    return clean
+
+
+def run(*command, status=0, cwd="/", **changes):
+    """Runs a command away from the tree; returns its output, stderr included."""
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          cwd=str(cwd), env=environment(**changes), timeout=LIMIT)
+    text = done.stdout.decode(errors="replace")
+    if done.returncode != status:
+        raise AssertionError("%s: status %d\n%s" % (command, done.returncode, text))
+    return text
+
+
+def build(python, into, hook="wheel", **changes):
+    """Calls the backend of the tree, as a frontend does; returns the archive's path."""
+    code = "import sys, libasyncore_build as b; print('made', getattr(b, 'build_' + sys.argv[1])(sys.argv[2]))"
+    tree = changes.pop("tree", ROOT)
+    text = run(python, "-c", code, hook, into, cwd=tree, PYTHONPATH=str(tree / "python" / "backend"), **changes)
+    return Path(into, re.search(r"^made (.*)$", text, re.MULTILINE).group(1))
+
+
+class Scratch(unittest.TestCase):
+    """A directory of the test's own."""
+
+    def setUp(self):
+        self.directory = Path(tempfile.mkdtemp(prefix="asyncore-test-"))
+        self.addCleanup(shutil.rmtree, str(self.directory), True)
+
+    def write(self, name, text):
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return path
+
+
+class OnEach:
+    """The tests of one interpreter; `python` and `version` are set by subclasses made below."""
+
+    python = version = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = Path(tempfile.mkdtemp(prefix="asyncore-test-"))
+        cls.venv = cls.shared / "venv"
+        try:
+            run(cls.python, "-m", "venv", cls.venv)
+        except AssertionError as error:
+            shutil.rmtree(str(cls.shared))
+            raise unittest.SkipTest("%s makes no venv with pip: %s" % (cls.python, error))
+        cls.bin = cls.venv / "bin" / "python"
+        cls.site = Path(run(cls.bin, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+        cls.before = cls.listing()
+        cls.wheel = build(cls.bin, cls.shared)
+        cls.is_installed = False
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(str(cls.shared))
+
+    @classmethod
+    def listing(cls):
+        return sorted(str(path) for path in cls.site.rglob("*") if "pip" not in path.relative_to(cls.site).parts[0])
+
+    def pip(self, *words, **changes):
+        return run(self.bin, "-m", "pip", *words, **changes)
+
+    def uninstall(self):
+        self.pip("uninstall", "--yes", "libasyncore")
+        type(self).is_installed = False
+
+    def install(self, *words):
+        """Installs for this test alone."""
+        self.uninstall()
+        self.addCleanup(self.uninstall)
+        self.pip("install", *words)
+
+    def use_installed(self):
+        """What is installed is used, and left as it was."""
+        if not self.is_installed:
+            self.pip("install", self.wheel)
+            type(self).is_installed = True
+
+    def code(self, text, *words, **changes):
+        return run(self.bin, "-c", textwrap.dedent(text), *words, **changes)
+
+    def of_the_top(self):
+        return self.version >= (3, 12)
+
+    def expect_modules(self, places, directory):
+        for name, place in zip(NAMES, places.split()):
+            self.assertEqual(str(Path(directory, name, "__init__.py")), place)
+
+    # -- The wheel ------------------------------------------------------------------------------------------------
+
+    def test_the_tag_says_what_is_in_the_wheel(self):
+        python = "cp%d%d" % self.version
+        with zipfile.ZipFile(str(self.wheel)) as archive:
+            names = archive.namelist()
+            info = archive.read("libasyncore-%s.dist-info/WHEEL" % VERSION).decode()
+        native = [name for name in names if name.endswith(".so")]
+        if HAS_EXTENSION:
+            self.assertTrue(self.wheel.name.startswith("libasyncore-%s-%s-%s-linux_" % (VERSION, python, python)))
+            self.assertIn("Root-Is-Purelib: false\nTag: %s-%s-linux_" % (python, python), info)
+        else:
+            self.assertEqual("libasyncore-%s-py3-none-any.whl" % VERSION, self.wheel.name)
+        self.assertEqual(HAS_EXTENSION, any("libasyncore/modules/asyncore/_asyncore." in name for name in native))
+
+    def test_a_wheel_has_what_it_needs_and_nothing_else(self):
+        with zipfile.ZipFile(str(self.wheel)) as archive:
+            names = archive.namelist()
+        tops = {name.split("/")[0] for name in names}
+        expected = {"libasyncore", "libasyncore-%s.dist-info" % VERSION}
+        self.assertEqual(expected | set(NAMES if self.of_the_top() or not HAS_EXTENSION else ()), tops)
+        for name in NAMES:
+            self.assertIn("libasyncore/modules/%s/__init__.py" % name, names)
+        self.assertEqual([], [name for name in names if "__pycache__" in name or name.endswith((".c", ".h", ".pyc"))])
+        self.assertEqual(len(set(names)), len(names))
+
+    def test_the_record_is_of_the_files(self):
+        with zipfile.ZipFile(str(self.wheel)) as archive:
+            record = archive.read("libasyncore-%s.dist-info/RECORD" % VERSION).decode().splitlines()
+            sizes = {info.filename: info.file_size for info in archive.infolist()}
+        listed = {line.split(",")[0]: line.split(",")[2] for line in record}
+        self.assertEqual(set(sizes), set(listed))
+        self.assertEqual([], [name for name in sizes if listed[name] and int(listed[name]) != sizes[name]])
+
+    # -- Installing -----------------------------------------------------------------------------------------------
+
+    def test_an_installed_wheel_gives_the_modules_and_goes_whole(self):
+        self.install(self.wheel)
+        places = self.code(WHERE)
+        if self.of_the_top():
+            self.expect_modules(places, self.site)
+        else:
+            self.assertNotIn(str(self.venv), places)
+        self.expect_modules(self.code("import libasyncore; libasyncore.install(); " + WHERE),
+                            self.site / "libasyncore" / "modules")
+        self.assertIn("libasyncore %s\n" % VERSION, run(self.bin, "-m", "libasyncore", "--version"))
+        self.uninstall()
+        self.assertEqual(self.before, self.listing())
+
+    @unittest.skipUnless(HAS_EXTENSION, "there is no extension yet")
+    def test_the_extension_loads(self):
+        self.use_installed()
+        self.code("import libasyncore; libasyncore.install(); import asyncore; from asyncore import _asyncore")
+
+    def test_a_sdist_installs(self):
+        sdist = build(self.bin, self.directory, "sdist")
+        self.install(sdist)
+        self.code("import libasyncore; libasyncore.install(); import asyncore, asynchat, smtpd")
+        self.assertIn("libasyncore", self.pip("check") + self.pip("list"))
+
+    def test_the_tree_installs(self):
+        self.install(ROOT)
+        self.code("import libasyncore; libasyncore.install(); import asyncore")
+
+    def test_an_editable_installation_uses_the_tree(self):
+        copy = self.directory / "tree"
+        sdist = build(self.bin, self.directory, "sdist")
+        with tarfile.open(str(sdist)) as archive:
+            archive.extractall(str(self.directory))
+        (self.directory / ("libasyncore-" + VERSION)).rename(copy)
+        self.install("--editable", copy)
+        modules = copy / "python" / "libasyncore" / "modules"
+        self.expect_modules(self.code("import libasyncore; libasyncore.install(); " + WHERE), modules)
+        if self.of_the_top():
+            self.expect_modules(self.code(WHERE), modules)
+        (modules / "asyncore" / "added.py").write_text("")
+        self.code("import libasyncore; libasyncore.install(); import asyncore.added")
+        self.uninstall()
+        self.assertEqual(self.before, self.listing())
+
+    def test_without_a_compiler_the_modules_are_python(self):
+        wheel = build(self.bin, self.directory, CC="/nonexistent/cc")
+        self.assertEqual("libasyncore-%s-py3-none-any.whl" % VERSION, wheel.name)
+        self.install(wheel)
+        self.code("import libasyncore; libasyncore.install(); import asyncore, asynchat, smtpd")
+        places = self.code(WHERE)
+        if self.of_the_top():
+            self.expect_modules(places, self.site)
+        else:
+            self.assertNotIn(str(self.venv), places)
+
+    def test_an_extension_that_is_asked_for_is_not_left_out(self):
+        with self.assertRaisesRegex(AssertionError, "libasyncore: no extension: "):
+            build(self.bin, self.directory, CC="/nonexistent/cc", ASYNCORE_EXTENSION="yes")
+        with self.assertRaisesRegex(AssertionError, "extension is yes, no or auto, not: perhaps"):
+            build(self.bin, self.directory, ASYNCORE_EXTENSION="perhaps")
+        self.assertEqual([], list(self.directory.iterdir()))
+
+    def test_a_directory_for_pythonpath_wins(self):
+        text = run(self.bin, "-m", "libasyncore_build", self.directory, PYTHONPATH=str(ROOT / "python" / "backend"))
+        made = self.directory / ("python-%d.%d" % self.version)
+        self.assertIn(str(made), text)
+        self.expect_modules(self.code(WHERE, PYTHONPATH=str(made)), made)
+        modules = made / "libasyncore" / "modules"
+        self.expect_modules(self.code(WHERE, PYTHONPATH=str(modules)), modules)
+        (made / "stale.py").write_text("")
+        run(self.bin, "-m", "libasyncore_build", self.directory, PYTHONPATH=str(ROOT / "python" / "backend"),
+            ASYNCORE_EXTENSION="no")
+        self.assertEqual([], list(made.rglob("stale.py")) + list(made.rglob("*.so")))
+
+    # -- Which ones win ---------------------------------------------------------------------------------------------
+
+    def test_which_tells_the_truth(self):
+        self.use_installed()
+        text = run(self.bin, "-m", "libasyncore", "--which")
+        places = self.code(WHERE).split()
+        for name, place in zip(NAMES, places):
+            whose = "libasyncore's" if self.of_the_top() else "the standard library's"
+            self.assertIn("%s: %s, %s\n" % (name, whose, place), text)
+        self.assertEqual(not self.of_the_top(), "To have libasyncore's" in text)
+
+    def test_which_knows_why(self):
+        self.use_installed()
+        modules = self.site / "libasyncore" / "modules"
+        ours = "asyncore: libasyncore's, %s/asyncore/__init__.py\n    " % modules
+        text = run(self.bin, "-m", "libasyncore", "--which", PYTHONPATH=str(modules))
+        self.assertIn(ours + "it comes first, in sys.path[1]", text)
+        self.write("asyncore.py", "")
+        text = run(self.bin, "-m", "libasyncore", "--which", PYTHONPATH=str(self.directory))
+        self.assertIn("asyncore: somebody else's, %s/asyncore.py\n    it comes first" % self.directory, text)
+        self.write("sitecustomize.py", "import libasyncore; libasyncore.install()")
+        text = run(self.bin, "-m", "libasyncore", "--which", PYTHONPATH=str(self.directory))
+        self.assertIn(ours + "libasyncore.install() was called", text)
+
+    def test_install_refuses_when_another_one_is_imported(self):
+        self.use_installed()
+        self.write("asynchat.py", "")
+        self.code(
+            """
+            import sys, asynchat, libasyncore
+            before = list(sys.meta_path)
+            try:
+                libasyncore.install()
+            except RuntimeError as error:
+                assert "another asynchat is already imported" in str(error), error
+                assert asynchat.__file__ in str(error), error
+            else:
+                raise SystemExit("no RuntimeError")
+            assert sys.meta_path == before
+            """,
+            PYTHONPATH=str(self.directory),
+        )
+
+    def test_install_wins_over_the_path_and_may_be_called_again(self):
+        self.use_installed()
+        self.write("asyncore.py", "")
+        places = self.code(
+            """
+            import sys, libasyncore
+            libasyncore.install()
+            sys.path.insert(0, sys.argv[1])
+            libasyncore.install()
+            import asyncore
+            libasyncore.install()
+            assert len([f for f in sys.meta_path if type(f).__module__ == "libasyncore"]) == 1
+            import importlib
+            importlib.reload(asyncore)
+            """ + WHERE,
+            self.directory,
+        )
+        self.expect_modules(places, self.site / "libasyncore" / "modules")
+
+    # -- Running programs -------------------------------------------------------------------------------------------
+
+    PROGRAM = """
+        # -*- coding: latin-1 -*-
+        import pickle, sys
+        class Thing:
+            pass
+        import asyncore
+        thing = pickle.loads(pickle.dumps(Thing()))
+        print(sys.argv, sys.path[0], __name__, __file__, sys.modules["__main__"].Thing is Thing, ascii("\xe9"))
+        print(sorted(set(globals()) - {"__warningregistry__"}), __spec__, __package__, __doc__)
+        print(asyncore.__file__, file=sys.stderr)
+        """
+
+    def test_a_program_sees_what_it_sees_without(self):
+        self.use_installed()
+        self.write("asyncore.py", "")
+        program = self.write("a folder/program.py", self.PROGRAM)
+        program.write_bytes(textwrap.dedent(self.PROGRAM).encode("latin-1"))
+        link = self.directory / "link"
+        link.symlink_to(program)
+        for path in (program, link, "a folder/program.py"):
+            plain = run(self.bin, path, "one", "-m", "--which", cwd=self.directory).splitlines()
+            ours = run(self.bin, "-m", "libasyncore", path, "one", "-m", "--which", cwd=self.directory).splitlines()
+            place = str(self.site / "libasyncore" / "modules" / "asyncore" / "__init__.py")
+            self.assertIn(place, ours)
+            self.assertNotIn(place, plain)
+            self.assertEqual([line for line in plain if ".py" not in line or "program" in line],
+                             [line for line in ours if ".py" not in line or "program" in line])
+
+    def both(self, *words, status=0, ours=None):
+        """The outputs of the interpreter alone and of libasyncore for the same words."""
+        plain = run(self.bin, *words, cwd=self.directory, status=status)
+        return plain, run(self.bin, "-m", "libasyncore", *(ours or words), cwd=self.directory, status=status)
+
+    def test_modules_and_commands_run_as_they_do_without(self):
+        self.use_installed()
+        self.write("package/__init__.py", "")
+        self.write("package/__main__.py", "import sys; print(sys.argv, sys.path[0], __name__, __package__, __file__)")
+        self.assertEqual(*self.both("-m", "package", "one", "-c"))
+        self.assertEqual(*self.both("-c", "import sys; print(sys.argv, repr(sys.path[0]), __name__)", "one", "-m"))
+        self.assertEqual(*self.both(self.directory / "package", "one"))
+        with zipfile.ZipFile(str(self.directory / "z"), "w") as archive:
+            archive.writestr("__main__.py", "import sys; print(sys.argv, sys.path[0], __name__, __package__)")
+        self.assertEqual(*self.both(self.directory / "z", "one"))
+        self.assertIn("__main__", run(self.bin, "-m", "libasyncore", "-c", "import smtpd; print(__name__)"))
+
+    def test_a_program_ends_as_it_does_without(self):
+        self.use_installed()
+        self.write("raises.py", "import sys\ndef f():\n    1/0\nsys.excepthook and f()\n")
+        self.write("wrong.py", "def f(:\n")
+        self.write("hooks.py", "import sys\nsys.excepthook = lambda *a: print('hook', a[0], a[2].tb_lineno)\n1/0\n")
+        self.write("exits.py", "import atexit, sys\natexit.register(print, 'last')\nsys.exit('why')\n")
+        for name in ("raises.py", "wrong.py", "hooks.py", "exits.py"):
+            with self.subTest(name):
+                self.assertEqual(*self.both(self.directory / name, status=1))
+        self.write("status.py", "raise SystemExit(7)")
+        self.assertEqual(*self.both(self.directory / "status.py", status=7))
+        run(self.bin, "-m", "libasyncore", "-c", "import os; os.kill(os.getpid(), 2)", status=-2)
+
+    def test_safe_path_is_kept(self):
+        self.use_installed()
+        self.write("helper.py", "")
+        program = self.write("program.py", "import helper")
+        for option in ["-I"] + (["-P"] if self.version >= (3, 11) else []):
+            text = run(self.bin, option, "-m", "libasyncore", program, status=1)
+            self.assertIn("No module named 'helper'", text)
+
+    def test_wrong_use_is_one_clear_line(self):
+        self.use_installed()
+        for words, status, text in (
+            (["/nonexistent/x.py"], 2, "libasyncore: cannot open /nonexistent/x.py: No such file or directory\n"),
+            (["-m", "nowhere"], 1, "libasyncore: no module named nowhere\n"),
+            (["-m", "nowhere.x"], 1, "libasyncore: cannot find module nowhere.x: No module named 'nowhere'\n"),
+            (["--what"], 2, "libasyncore: unknown option: --what\nusage: "),
+            (["-m"], 2, "libasyncore: -m: what is to be run?\nusage: "),
+            ([], 2, "usage: python -m libasyncore PROGRAM"),
+        ):
+            with self.subTest(words):
+                self.assertTrue(run(self.bin, "-m", "libasyncore", *words, status=status).startswith(text))
+        self.assertIn("--which", run(self.bin, "-m", "libasyncore", "--help"))
+
+
+class OnLater(OnEach):
+    """From 3.12 on the modules stand where other distributions install theirs."""
+
+    def test_which_knows_what_was_installed_over_it(self):
+        self.install(self.wheel)
+        (self.site / "asyncore" / "__init__.py").write_text("# another one\n")
+        text = run(self.bin, "-m", "libasyncore", "--which")
+        self.assertIn("asyncore: another distribution's, ", text)
+        self.assertIn("asynchat: libasyncore's, ", text)
+
+
+class Archives(Scratch):
+    """What does not depend on the interpreter: this one's."""
+
+    def setUp(self):
+        super().setUp()
+        for name in ("one", "two"):
+            (self.directory / name).mkdir()
+
+    def twice(self, hook, **changes):
+        """The digests of two archives: the second from a copy of the tree elsewhere, at another time."""
+        first = build(sys.executable, self.directory / "one", hook, **changes)
+        copy = self.directory / "copy"
+        with tarfile.open(str(build(sys.executable, self.directory, "sdist"))) as archive:
+            archive.extractall(str(copy))
+        tree = copy / ("libasyncore-" + VERSION)
+        for path in tree.rglob("*.py"):
+            os.utime(str(path), (10**9, 10**9))
+        second = build(sys.executable, self.directory / "two", hook, tree=tree, **changes)
+        self.assertEqual(first.name, second.name)
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)]
+
+    def test_the_same_tree_gives_the_same_sdist(self):
+        self.assertEqual(*self.twice("sdist"))
+
+    def test_the_same_tree_gives_the_same_wheel(self):
+        self.assertEqual(*self.twice("wheel"))
+
+    def test_the_time_is_the_one_that_is_given(self):
+        sdist = build(sys.executable, self.directory, "sdist", SOURCE_DATE_EPOCH="1600000000")
+        with tarfile.open(str(sdist)) as archive:
+            self.assertEqual({1600000000}, {info.mtime for info in archive})
+        wheel = build(sys.executable, self.directory, SOURCE_DATE_EPOCH="1600000000", ASYNCORE_EXTENSION="no")
+        with zipfile.ZipFile(str(wheel)) as archive:
+            self.assertEqual({(2020, 9, 13, 12, 26, 40)}, {info.date_time for info in archive.infolist()})
+        with self.assertRaisesRegex(AssertionError, "SOURCE_DATE_EPOCH is no number of seconds: x"):
+            build(sys.executable, self.directory, "sdist", SOURCE_DATE_EPOCH="x")
+
+    def test_the_sdist_has_the_library_and_no_rubbish(self):
+        rubbish = ROOT / "python" / "tests" / ".rubbish.swp"
+        rubbish.write_text("")
+        self.addCleanup(rubbish.unlink)
+        with tarfile.open(str(build(sys.executable, self.directory, "sdist"))) as archive:
+            names = [info.name for info in archive]
+        self.assertEqual(sorted(names), names)
+        self.assertEqual({"libasyncore-" + VERSION}, {name.split("/")[0] for name in names})
+        names = {name.split("/", 1)[1] for name in names}
+        self.assertLessEqual({"PKG-INFO", "pyproject.toml", "LICENSE", "include/asyncore.h", "include/asynchat.h",
+                              "src/loop.c", "src/os.h", "src/os_linux.c", "python/tests/test_install.py",
+                              "python/libasyncore/__init__.py"}, names)
+        self.assertEqual([], [name for name in names if re.search(r"sim_|cares|__pycache__|\.(pyc|so|swp)$", name)])
+
+    def test_the_metadata_says_what_the_header_says(self):
+        wheel = build(sys.executable, self.directory, ASYNCORE_EXTENSION="no")
+        with zipfile.ZipFile(str(wheel)) as archive:
+            text = archive.read("libasyncore-%s.dist-info/METADATA" % VERSION).decode()
+        self.assertIn("\nName: libasyncore\nVersion: %s\n" % VERSION, text)
+        self.assertIn("\nRequires-Python: >=3.8\n", text)
+
+    @unittest.skipUnless(HAS_EXTENSION, "there is no extension yet")
+    def test_the_extension_exports_nothing_of_the_library(self):
+        wheel = build(sys.executable, self.directory, ASYNCORE_EXTENSION="yes")
+        with zipfile.ZipFile(str(wheel)) as archive:
+            name = next(name for name in archive.namelist() if name.endswith(".so"))
+            archive.extract(name, str(self.directory))
+        symbols = run("nm", "-D", "--defined-only", self.directory / name).split()[2::3]
+        self.assertEqual(["PyInit__asyncore"], symbols)
+
+
+def load_tests(loader, tests, pattern):
+    suite = unittest.TestSuite([loader.loadTestsFromTestCase(Archives)])
+    for version, python in interpreters.found():
+        name = "On%d_%d%s" % (version + ("System" if python.startswith("/usr/bin/") else "",))
+        each = type(name, (OnLater if version >= (3, 12) else OnEach, Scratch), {"python": python, "version": version})
+        suite.addTest(loader.loadTestsFromTestCase(each))
+    return suite
+
+
+if __name__ == "__main__":
+    unittest.main()
