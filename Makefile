@@ -1,7 +1,7 @@
 # The front door. CMakeLists.txt is the build; this starts it, with what it needs installed where a target says so.
 
 .DEFAULT_GOAL := all
-.PHONY: all deps test coverage sim sim-proof torture demo bench bench-forward fuzz install clean check-style help
+.PHONY: all deps test coverage sim sim-proof torture demo bench bench-forward fuzz python install clean check-style help
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
@@ -106,6 +106,14 @@ fuzz:
 	$(COMPILE)
 	@$(ALONE) fuzz/run "$(BUILD)" "$(or $(SECONDS),60)" $(TARGET)
 
+# The package for one interpreter, into $(BUILD)/python-X.Y, to be put on PYTHONPATH. SANITIZE=address is for the extension
+# too; its runtime then has to be preloaded into the interpreter.
+PYTHON ?= python3
+SANITIZER := $(if $(SANITIZE),-O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE))
+python:
+	@CFLAGS="$$CFLAGS $(SANITIZER)" LDFLAGS="$$LDFLAGS $(SANITIZER)" PYTHONPATH=python/backend "$(PYTHON)" -B -s \
+		-m libasyncore_build $(BUILD)
+
 install: all
 	@$(ALONE) cmake --install $(BUILD) --prefix "$(abspath $(PREFIX))"
 
@@ -130,6 +138,7 @@ help:
 	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
 	@echo "make bench-forward     installs other forwarders and measures portforward beside them (BENCH='--quick')"
 	@echo "make fuzz SECONDS=60   fuzzes each target of fuzz/ for so long (TARGET=name: that one; SEED=1: the same again)"
+	@echo "make python PYTHON=python3.12           the Python package, into build/python-3.12, to be put on PYTHONPATH"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"
 	@echo "make deps              installs what 'make test' needs"
 	@echo "make check-style       what clang-format would change in the lines that you changed"
