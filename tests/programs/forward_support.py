@@ -194,7 +194,7 @@ class Forwarder:
         """Whatever happened: no descriptor too many, no CPU, still serving, a line for each connection, a clean stop.
         `events`: what other lines of the log must match, each any number of times."""
         self.gone()
-        self.rests()
+        self.rests(0.2)
         if self.server.fileno() >= 0:
             self.serves()
         self.gone()
