@@ -155,13 +155,16 @@ class Scripts(AwkwardTest):
 
 
 class Streams(AwkwardTest):
-    def both_ways(self, f, size, **options):
-        client, server = f.pair()
-        joins = [self.stream(client, size, size, 1, **options), self.stream(server, size, size, 2, **options)]
+    def both_ways(self, f, size, count=1, **options):
+        """So many connections at once, the ends of which send so much each."""
+        joins = []
+        for client, server in [f.pair() for _ in range(count)]:
+            joins += [self.stream(client, size, size, 1, **options), self.stream(server, size, size, 2, **options)]
         for join in joins:
             join()
-        line = f.line_of(f.used[-1], "closed")
-        self.assertEqual((line.up, line.down), (size, size))
+        for client in f.used[-count:]:
+            line = f.line_of(client, "closed")
+            self.assertEqual((line.up, line.down), (size, size))
 
     def test_stream_under_faults(self):
         """Very many faults, and so few that large pieces are made and splicing goes on for a while."""
@@ -171,11 +174,11 @@ class Streams(AwkwardTest):
     def test_splice_that_is_refused_with_bytes_in_the_pipe(self):
         """The reader sleeps, so that pipes hold bytes; from then on splicing may be refused at any time."""
         def check(f):
-            for _ in range(8):
-                self.both_ways(f, smaller(6 * MB), late=300)
+            for _ in range(4):
+                self.both_ways(f, smaller(4 * MB, 2), 8, late=300)
 
         def whole(path):
-            f = self.awkward(path, 5, 4)
+            f = self.awkward(path, 5, 3)
             check(f)
             self.finish(f, *(("splice", "refused-splice", "pipe") if path == "splice" else ()))
         self.at_once(*[(path, whole, path) for path in PATHS if path != "copy"])
