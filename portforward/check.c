@@ -123,6 +123,20 @@ static void print_rule(const struct rule_config *rule)
 
 /* -- Bounds -- */
 
+/* What the rules allow, if each of them says, or else the descriptors. */
+static unsigned connections_max(const struct config *config, unsigned listeners)
+{
+    unsigned all = service_max(listeners);
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < config->rule_count; i++) {
+        if (config->rules[i].options.max == 0)
+            return all;
+        sum += config->rules[i].options.max;
+    }
+    return sum < all ? (unsigned)sum : all;
+}
+
 static void print_bounds(const struct config *config)
 {
     const double mib = 1 << 20, shared = (double)LARGE_BUFFERS * LARGE_BUFFER + (double)PIPES * PIPE_SIZE;
@@ -131,7 +145,7 @@ static void print_bounds(const struct config *config)
 
     for (unsigned i = 0; i < config->rule_count; i++)
         listeners += strcmp(config->rules[i].bind.host, "*") == 0 ? 2 : 1;
-    max = service_max(listeners);
+    max = connections_max(config, listeners);
     getrlimit(RLIMIT_NOFILE, &limit);
     printf("rules: %u, which listen on %u sockets\n", config->rule_count, listeners);
     if (config->access.count > 0)

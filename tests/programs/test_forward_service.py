@@ -238,6 +238,14 @@ class Check(ServiceTest):
         self.assertIn("connections: %d at most" % ((1000 - 96 - 1) // 2), out)
         self.assertRegex(out, r"memory: [0-9.]+ MiB at most \(451 \* ")
 
+    def test_bounds_follow_the_rules(self):
+        """Where each of them has one, and where these are less than the descriptors allow."""
+        for limits, count in ((("max=3", "max=4"), "7"), (("max=3", ""), "[0-9]{3,}"), (("max=9999999",), "451")):
+            with self.subTest(limits=limits):
+                out, _ = self.check(*[self.rule("[%s]" % limit if limit else "") for limit in limits],
+                                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000)))
+                self.assertRegex(out, r"connections: %s at most, .*\nmemory: [0-9.]+ MiB at most \(%s \* " % (count, count))
+
     def test_soft_limits_do_not_count(self):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
