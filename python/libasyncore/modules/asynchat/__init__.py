@@ -356,3 +356,7 @@ def find_prefix_at_end(haystack, needle):
         if haystack.endswith(needle[:size]):
             return size
     return 0
+
+
+if asyncore._extension is not None:
+    asyncore._extension.install_chat(globals())

@@ -1,0 +1,248 @@
+/* _asyncore.h: what the files of the extension share. docs/python/extension.md has the model. */
+#ifndef PY_ASYNCORE_H
+#define PY_ASYNCORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include "Python.h"
+#include "asyncore.h"
+#include "asynchat.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+#if defined(Py_GIL_DISABLED)
+#error "this extension relies on the GIL: where there is none the modules are Python"
+#endif
+
+/* -- What differs between versions of Python -- */
+
+#if PY_VERSION_HEX < 0x03090000
+#define PyObject_Vectorcall _PyObject_Vectorcall
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+#define lookup_attr PyObject_GetOptionalAttr
+#else
+#define lookup_attr _PyObject_LookupAttr
+#endif
+
+/* They are exported by all of these versions, but in public headers of some only. */
+PyAPI_FUNC(int) _PyObject_GetMethod(PyObject *obj, PyObject *name, PyObject **method);
+PyAPI_FUNC(PyObject *) _PyType_Lookup(PyTypeObject *type, PyObject *name);
+PyAPI_FUNC(void) _PyTraceback_Add(const char *function, const char *file, int line);
+
+#define DICT_WATCHERS (PY_VERSION_HEX >= 0x030c0000)
+
+/* 0: the class may change unnoticed. */
+static inline unsigned type_version(PyTypeObject *type)
+{
+#if PY_VERSION_HEX < 0x030d0000
+    if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG))
+        return 0;
+#endif
+    return type->tp_version_tag;
+}
+
+/* -- Names -- */
+
+#define NAMES(X)                                                                                                       \
+    X(__class__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out) X(_asyncore_resting)            \
+    X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_failed) X(_lost) X(_plain) X(ac_in_buffer)             \
+    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(clear) X(collect_incoming_data)        \
+    X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
+    X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event)        \
+    X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(keeps) X(leave)       \
+    X(maps) X(monotonic) X(out_buffer) X(poll) X(producer_fifo) X(readable) X(reader) X(recv) X(run) X(select)         \
+    X(send) X(set) X(sleep) X(socket) X(socket_map) X(terminator) X(time) X(timers) X(touch) X(waker) X(waits)         \
+    X(writable)
+
+#define NAME_FIELD(name) PyObject *name;
+
+/* The methods that are replaced; their order is that of the table in _asyncore.c. */
+enum replaced {
+    DISPATCHER_READABLE,
+    DISPATCHER_WRITABLE,
+    DISPATCHER_RECV,
+    DISPATCHER_SEND,
+    DISPATCHER_READ_EVENT,
+    DISPATCHER_WRITE_EVENT,
+    DISPATCHER_ADD,
+    DISPATCHER_DEL,
+    WITH_SEND_SEND,
+    WITH_SEND_INITIATE,
+    WITH_SEND_WRITABLE,
+    CHAT_READABLE,
+    CHAT_WRITABLE,
+    CHAT_READ,
+    CHAT_PUSH,
+    CHAT_INITIATE,
+    REPLACED
+};
+
+/* One for the process: the extension serves one interpreter, and one module asyncore in it; others are Python. */
+struct state {
+    PyInterpreterState *interpreter;
+    struct {
+        NAMES(NAME_FIELD)
+    } name;
+    PyObject *channel;            /* the base of asyncore.dispatcher */
+    PyObject *module;             /* the dict of the module asyncore; NULL before install() */
+    PyObject *failed, *lost, *call, *reraised; /* of that module */
+    PyObject *plain_select, *plain_poll, *plain_sleep;
+    PyObject *loop, *poll, *poll2; /* the module's own, in Python */
+    PyObject *c_poll, *c_poll2;    /* what is put in their place */
+    PyObject *enter, *leave, *elsewhere, *maps, *wake; /* of asyncore._serving */
+    PyObject *original[REPLACED]; /* the methods in Python: where a C one has no short way, it calls them */
+    PyObject *replacement[REPLACED];
+    PyTypeObject *socket_type; /* socket.socket */
+    unsigned socket_version;   /* when its methods were found to be its own */
+    PyCFunction fileno, gettimeout;
+    PyTypeObject *deque;
+    PyObject *empty;  /* b"" */
+    int watcher;      /* of dicts, from 3.12; or -1 */
+    unsigned bulk;    /* recv: how many long reads to expect */
+};
+
+extern struct state S;
+
+/* -- _asyncore.c -- */
+
+PyObject *call_original(enum replaced which, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+/* self.name(); a new reference. */
+PyObject *call0(PyObject *self, PyObject *name);
+PyObject *call1(PyObject *self, PyObject *name, PyObject *arg);
+/* self.name() where only success matters: 0, or -1 with an exception. */
+int call0_void(PyObject *self, PyObject *name);
+/* Whether type(self)'s method, and the instance's, is the one that was put there: nothing overrides it. */
+bool is_ours(PyObject *self, PyObject *name, enum replaced which);
+/* The truth of an attribute: 0, 1, or -1 with an exception. */
+int attr_true(PyObject *self, PyObject *name);
+/* Whether the attribute is None, which it is unless a channel has TLS, marks, ... */
+int attr_none(PyObject *self, PyObject *name);
+
+/* Takes the current exception, makes it the handled one, with a traceback, and calls callable(arg) or arg.callable().
+ * What was handled before is restored. 0, or -1 with the exception that came of it. */
+int handle_with(PyObject *callable, PyObject *arg);
+int handle_method(PyObject *self, PyObject *name);
+bool is_disconnect(int error);
+
+/* -- _asyncore_map.c: engines of maps -- */
+
+enum kind {
+    KIND_CALL, /* overridden, foreign: asked every turn */
+    KIND_TRUE,
+    KIND_WITH_SEND,
+    KIND_CHAT_READ,
+    KIND_CHAT_WRITE
+};
+
+enum {
+    ENTRY_DIRTY = 1,     /* is in the dirty list */
+    ENTRY_ADDED = 2,     /* the library watches it */
+    ENTRY_UNCLASSED = 4, /* which predicates it has is to be found out */
+    ENTRY_BAD = 8,       /* its descriptor is closed */
+    ENTRY_CALLED = 16,   /* a predicate is KIND_CALL */
+    ENTRY_FOREIGN = 32   /* it has TLS: its map is served by Python */
+};
+
+struct entry {
+    PyObject *obj;  /* borrowed: the map has it */
+    uint64_t order;  /* in the map */
+    uint64_t serial; /* of this registration: an event of another one is not for it */
+    struct entry *dirty_next;
+    int fd, index;
+    uint16_t wanted;
+    uint8_t read, write; /* enum kind */
+    uint8_t flags;
+    int type;        /* in the engine's types, or -1 */
+};
+
+struct used_type {
+    PyTypeObject *type; /* owned */
+    unsigned version;
+    int count;
+};
+
+#define ENGINE_TYPES 16 /* classes whose predicates need not be called; those of any more are */
+
+struct engine {
+    struct engine *next; /* of the same bucket */
+    PyObject *dict;      /* borrowed: see the model */
+    struct asyncore_map *map;
+    struct entry **by_fd, **all, **called, *dirty;
+    int fd_room, count, room, robin, check;
+    int called_count, wanting;    /* entries that are called; that want something */
+    int bad, foreign;             /* closed ones; those, and keys that are no descriptors, that only Python can serve */
+    struct used_type types[ENGINE_TYPES];
+    uint64_t order, serial, tag, used;
+    unsigned long thread; /* of the innermost loop */
+    int running;          /* how many loops */
+    bool waiting, by_select, called_stale, resync;
+    int waker; /* the descriptor of the waker that is watched, or -1 */
+};
+
+struct engine *engine_find(PyObject *dict);
+struct engine *engine_get(PyObject *dict); /* made if there is none; NULL with an exception */
+void engine_idle(struct engine *e);        /* a loop ended, or the map changed: goes if it is empty */
+int engine_sync(struct engine *e);         /* follows what was done to the dict unnoticed */
+bool engine_synced(const struct engine *e);
+int engine_restart(struct engine *e); /* a child of fork(): a new kernel set. 0, or -1 with an exception */
+struct entry *entry_at(const struct engine *e, int fd);
+struct entry *entry_of(PyObject *channel, struct engine **engine); /* by its _map and _fileno, or NULL */
+void entry_dirty(struct engine *e, struct entry *entry);
+void entry_class(struct engine *e, struct entry *entry);
+void types_check(struct engine *e); /* changed classes: their channels are asked anew */
+void entry_wanted(struct engine *e, struct entry *entry, unsigned wanted);
+int called_order(struct engine *e); /* e->called is in the order of the map; -1: no memory */
+void entries_check(struct engine *e, int count); /* whether so many of them are still what was added */
+void entry_free(struct entry *entry);
+void engine_all_dirty(struct engine *e);
+int channel_setattro(PyObject *self, PyObject *name, PyObject *value);
+/* channel's output grew or shrank: its predicates are asked before the next wait. */
+void channel_note(PyObject *self);
+int channel_elsewhere(PyObject *map); /* whether another thread serves it; -1 with an exception */
+int watcher_open(void);
+int library_error(int error);
+
+PyObject *dispatcher_add_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *dispatcher_del_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+
+/* -- _asyncore_loop.c -- */
+
+PyObject *loop_loop(PyObject *module, PyObject *args, PyObject *keywords);
+PyObject *loop_poll(PyObject *module, PyObject *args, PyObject *keywords);
+PyObject *loop_poll2(PyObject *module, PyObject *args, PyObject *keywords);
+int ask(struct engine *e, struct entry *entry);
+
+/* -- _asyncore_channel.c -- */
+
+int plain_socket(PyObject *sock);
+int channel_socket(PyObject *self); /* descriptor of its plain socket, -1: it is none, -2: an exception */
+/* Sends: > 0 bytes, 0, or a negated errno. */
+ssize_t send_raw(int fd, const void *data, size_t size);
+int read_event(PyObject *self);
+int write_event(PyObject *self);
+PyObject *dispatcher_readable(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *dispatcher_recv(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *dispatcher_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *dispatcher_read_event(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *dispatcher_write_event(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *recv_bytes(PyObject *self, Py_ssize_t size);
+int touch(PyObject *self); /* the idle timeout's clock is set back */
+
+/* -- _asyncore_send.c -- */
+
+PyObject *with_send_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *with_send_initiate(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *with_send_writable(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+int with_send_wants(PyObject *self);
+
+/* -- _asyncore_chat.c -- */
+
+PyObject *chat_readable(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *chat_writable(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *chat_handle_read(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *chat_push(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *chat_initiate_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+int chat_reads(PyObject *self);
+int chat_writes(PyObject *self);
+
+#endif

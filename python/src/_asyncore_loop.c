@@ -1,0 +1,751 @@
+/* _asyncore_loop.c: loop(), poll() and poll2() on the engine of a map.
+ *
+ * A turn asks whom it has to (dirty entries, called ones, a few of the others), waits without the GIL, and serves what is
+ * ready in the order of the map: as poll() all reads, then all writes, then what is exceptional; as poll2() channel by
+ * channel. The ready hold their objects for that long, and each step is made only while the map still has that object
+ * under that descriptor. Anything may change in a step, the engine's entries and a loop within the loop included.
+ *
+ * A wait is cut into slices. Between them, and when a wait was woken, everything is asked again, and descriptors that were
+ * closed behind the loop are looked for: no change goes unnoticed for longer than a slice, however it was made.
+ *
+ * Timers, calls of other threads and the waker are asyncore._serving's, which is Python. Where select.select, select.poll
+ * or time.sleep are not the builtins, a map is not exactly a dict, or has keys that are no descriptors, or channels with
+ * TLS, the turns are Python's. */
+#include "_asyncore.h"
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#define BATCH        256  /* events of one turn; the rest comes in the next */
+#define SLICE        1000 /* ms */
+#define CHECKS       1024 /* descriptors that are looked at after a slice */
+#define ASKS         4    /* channels that are asked in a turn though nothing is known to have changed */
+
+struct loop {
+    PyObject *map;
+    PyObject *serving, *timers, *calls, *waits, *me;
+    struct engine *engine;
+    bool by_select;
+    double timeout; /* seconds, negative: no bound */
+};
+
+struct ready {
+    PyObject *obj; /* owned */
+    uint64_t order;
+    int fd;
+    uint32_t events;
+};
+
+/* -- Asking -- */
+
+static int predicate(PyObject *obj, unsigned kind, PyObject *name)
+{
+    PyObject *answer;
+    switch (kind) {
+    case KIND_TRUE:
+        return 1;
+    case KIND_WITH_SEND:
+        return with_send_wants(obj);
+    case KIND_CHAT_READ:
+        return chat_reads(obj);
+    case KIND_CHAT_WRITE:
+        return chat_writes(obj);
+    }
+    answer = call0(obj, name);
+    int result = answer == NULL ? -1 : answer == Py_True ? 1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return result;
+}
+
+static bool special(void)
+{
+    return PyDict_GetItemString(S.module, "_special") == Py_True;
+}
+
+/* A listener that ran out of descriptors. */
+static int resting(PyObject *obj)
+{
+    if (!special() || !PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
+        return 0;
+    return attr_true(obj, S.name._asyncore_resting);
+}
+
+/* What the channel wants, as a mask; or -1. */
+static int interest(PyObject *obj, unsigned read, unsigned write, bool by_select)
+{
+    int is_r = predicate(obj, read, S.name.readable);
+    int is_w = is_r < 0 ? -1 : predicate(obj, write, S.name.writable);
+    int rests = is_w < 0 ? -1 : resting(obj);
+    if (rests != 0)
+        return rests < 0 ? -1 : 0;
+    int accepting = is_w > 0 ? attr_true(obj, S.name.accepting) : 0;
+    if (accepting < 0)
+        return -1;
+    int mask = is_r ? ASYNCORE_READ | ASYNCORE_EXPT : 0;
+    if (by_select && is_w)
+        mask |= ASYNCORE_EXPT;
+    return mask | (is_w && !accepting ? ASYNCORE_WRITE : 0);
+}
+
+static int watch(struct engine *e, struct entry *entry, unsigned mask)
+{
+    int result = asyncore_watch_add(e->map, entry->fd, mask, (void *)(uintptr_t)entry->serial);
+    if (result == -EEXIST) { /* of an entry that went while its map was a parent's */
+        asyncore_watch_del(e->map, entry->fd);
+        result = asyncore_watch_add(e->map, entry->fd, mask, (void *)(uintptr_t)entry->serial);
+    }
+    if (result == -EBADF) {
+        e->bad += !(entry->flags & ENTRY_BAD);
+        entry->flags |= ENTRY_BAD;
+        return 0;
+    }
+    if (result == 0) {
+        e->bad -= (entry->flags & ENTRY_BAD) != 0;
+        entry->flags = (uint8_t)((entry->flags & ~ENTRY_BAD) | ENTRY_ADDED);
+        entry_wanted(e, entry, mask);
+    }
+    return result;
+}
+
+static int want(struct engine *e, struct entry *entry, unsigned mask)
+{
+    int result = 0;
+    if (!(entry->flags & ENTRY_ADDED)) {
+        if (mask != 0)
+            result = watch(e, entry, mask);
+    } else if (entry->wanted != mask) {
+        result = asyncore_watch_want(e->map, entry->fd, mask);
+        if (result == 0)
+            entry_wanted(e, entry, mask);
+    }
+    if (result == -ECHILD)
+        return engine_restart(e); /* all entries are dirty again */
+    return result < 0 ? library_error(result) : 0;
+}
+
+int ask(struct engine *e, struct entry *entry)
+{
+    PyObject *obj = entry->obj;
+    int fd = entry->fd;
+    uint64_t serial = entry->serial;
+    Py_INCREF(obj);
+    int mask = interest(obj, entry->read, entry->write, e->by_select);
+    struct entry *now = entry_at(e, fd);
+    int result = mask < 0 ? -1 : now == entry && now->serial == serial ? want(e, entry, (unsigned)mask) : 0;
+    Py_DECREF(obj);
+    return result;
+}
+
+static int ask_dirty(struct engine *e)
+{
+    while (e->dirty != NULL) {
+        struct entry *entry = e->dirty;
+        e->dirty = entry->dirty_next;
+        entry->flags &= (uint8_t)~ENTRY_DIRTY;
+        if (entry->obj == NULL) {
+            entry_free(entry);
+            continue;
+        }
+        if (entry->flags & ENTRY_UNCLASSED)
+            entry_class(e, entry);
+        if (!(entry->flags & ENTRY_CALLED) && ask(e, entry) < 0) {
+            entry_dirty(e, entry);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* A predicate may add and remove any of them: those are asked that were called when the turn began. */
+static int ask_called(struct engine *e)
+{
+    if (e->called_count == 0)
+        return 0;
+    if (called_order(e) < 0)
+        return -1;
+    int count = e->called_count, result = 0;
+    struct ready *list = PyMem_Malloc((size_t)count * sizeof *list);
+    if (list == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (int i = 0; i < count; i++) {
+        list[i] = (struct ready){.obj = e->called[i]->obj, .fd = e->called[i]->fd};
+        Py_INCREF(list[i].obj);
+    }
+    for (int i = 0; i < count; i++) {
+        struct entry *entry = result < 0 ? NULL : entry_at(e, list[i].fd);
+        if (entry != NULL && entry->obj == list[i].obj)
+            result = ask(e, entry);
+        Py_DECREF(list[i].obj);
+    }
+    PyMem_Free(list);
+    return result;
+}
+
+static int ask_some(struct engine *e)
+{
+    for (int i = 0; i < ASKS && i < e->count; i++) {
+        if (e->robin >= e->count)
+            e->robin = 0;
+        struct entry *entry = e->all[e->robin++];
+        if (!(entry->flags & (ENTRY_CALLED | ENTRY_UNCLASSED)) && ask(e, entry) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int ask_all(struct engine *e)
+{
+    if (engine_sync(e) < 0)
+        return -1;
+    types_check(e);
+    if (ask_dirty(e) < 0 || ask_called(e) < 0 || ask_some(e) < 0)
+        return -1;
+    if (e->dirty != NULL && ask_dirty(e) < 0)
+        return -1;
+    return 0;
+}
+
+/* -- Waiting -- */
+
+static int waker_watch(struct loop *loop)
+{
+    struct engine *e = loop->engine;
+    PyObject *waker = PyObject_GetAttr(loop->serving, S.name.waker), *reader = NULL;
+    if (waker == NULL)
+        return -1;
+    if (waker != Py_None)
+        reader = PyObject_GetAttr(waker, S.name.reader);
+    Py_DECREF(waker);
+    int fd = reader != NULL ? (int)PyLong_AsLong(reader) : -1;
+    Py_XDECREF(reader);
+    if (PyErr_Occurred())
+        return -1;
+    if (fd >= 0 && asyncore_watch_add(e->map, fd, ASYNCORE_READ, NULL) == 0)
+        e->waker = fd;
+    return 0;
+}
+
+static int waker_clear(struct loop *loop)
+{
+    PyObject *waker = PyObject_GetAttr(loop->serving, S.name.waker);
+    int result = waker == NULL ? -1 : waker == Py_None ? 0 : call0_void(waker, S.name.clear);
+    Py_XDECREF(waker);
+    return result;
+}
+
+/* The waker's event is taken out of the batch. */
+static int waker_seen(struct loop *loop, struct asyncore_event *events, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (events[i].owner == NULL && events[i].fd == loop->engine->waker) {
+            events[i] = events[count - 1];
+            return waker_clear(loop) < 0 ? -1 : count - 1;
+        }
+    return count;
+}
+
+static PyObject *seconds(uint64_t ns)
+{
+    return PyFloat_FromDouble((double)ns * 1e-9);
+}
+
+static bool has_timers(const struct loop *loop)
+{
+    return PyList_GET_SIZE(loop->timers) != 0 || Py_SIZE(loop->calls) != 0;
+}
+
+/* The timeout of this turn in ns, -1: none; -2 with an exception. */
+static int64_t bound(struct loop *loop)
+{
+    double timeout = loop->timeout;
+    if (has_timers(loop)) {
+        PyObject *now = seconds(asyncore_now(loop->engine->map)), *answer = NULL;
+        PyObject *given = timeout < 0 ? Py_None : PyFloat_FromDouble(timeout);
+        if (given == Py_None)
+            Py_INCREF(given);
+        if (now != NULL && given != NULL)
+            answer = PyObject_CallMethodObjArgs(loop->serving, S.name.bound, given, now, NULL);
+        Py_XDECREF(now);
+        Py_XDECREF(given);
+        if (answer == NULL)
+            return -2;
+        timeout = answer == Py_None ? -1 : PyFloat_AsDouble(answer);
+        Py_DECREF(answer);
+        if (timeout == -1 && PyErr_Occurred())
+            return -2;
+    }
+    return timeout < 0 ? -1 : timeout > 1e9 ? (int64_t)1e18 : (int64_t)ceil(timeout * 1e9);
+}
+
+static int wait_slice(struct engine *e, int ms, struct asyncore_event *events)
+{
+    int count;
+    if (ms == 0)
+        return asyncore_map_wait(e->map, 0, events, BATCH);
+    e->waiting = true;
+    Py_BEGIN_ALLOW_THREADS
+    count = asyncore_map_wait(e->map, ms, events, BATCH);
+    Py_END_ALLOW_THREADS
+    e->waiting = false;
+    return count;
+}
+
+static int slice_ms(int64_t left)
+{
+    if (left < 0 || left > (int64_t)SLICE * 1000000)
+        return SLICE;
+    return (int)((left + 999999) / 1000000);
+}
+
+/* How many events came: 0 when the time is over or there is a timer or a call to run; -1 with an exception. */
+static int wait_ready(struct loop *loop, struct asyncore_event *events)
+{
+    struct engine *e = loop->engine;
+    int64_t timeout = bound(loop);
+    if (timeout == -2)
+        return -1;
+    uint64_t start = timeout != 0 ? asyncore_now(e->map) : 0;
+    for (int64_t left = timeout;;) {
+        int ms = e->bad != 0 ? 0 : slice_ms(left), count = wait_slice(e, ms, events);
+        if (PyErr_CheckSignals() < 0)
+            return -1;
+        if (count == -ECHILD ? engine_restart(e) < 0 : count < 0 && library_error(count) < 0)
+            return -1;
+        int found = count > 0 ? waker_seen(loop, events, count) : 0;
+        if (found != 0 || e->bad != 0 || Py_SIZE(loop->calls) != 0 || PyDict_GET_SIZE(loop->map) == 0)
+            return found;
+        if (timeout >= 0) {
+            left = timeout - (timeout != 0 ? (int64_t)(asyncore_now(e->map) - start) : 0);
+            if (left <= 0)
+                return 0;
+        }
+        if (count == 0 && ms == SLICE) {
+            entries_check(e, CHECKS);
+            for (int i = 0; i < e->count; i++)
+                e->all[i]->flags |= ENTRY_UNCLASSED;
+            engine_all_dirty(e);
+        }
+        if (ask_all(e) < 0 || (e->waker < 0 && waker_watch(loop) < 0))
+            return -1;
+        if (e->foreign != 0)
+            return 0;
+    }
+}
+
+/* -- Serving -- */
+
+static bool still(struct engine *e, const struct ready *r)
+{
+    if (engine_synced(e)) {
+        struct entry *entry = entry_at(e, r->fd);
+        return entry != NULL && entry->obj == r->obj;
+    }
+    PyObject *key = PyLong_FromLong(r->fd);
+    bool same = key != NULL && PyDict_GetItem(e->dict, key) == r->obj;
+    Py_XDECREF(key);
+    return same;
+}
+
+static int event_call(PyObject *obj, PyObject *name, enum replaced which, int (*ours)(PyObject *))
+{
+    PyObject *method = NULL, *result = NULL;
+    int unbound = _PyObject_GetMethod(obj, name, &method);
+    if (method == NULL)
+        return -1;
+    if (unbound && method == S.replacement[which]) {
+        Py_DECREF(method);
+        return ours(obj);
+    }
+    result = PyObject_Vectorcall(method, &obj, unbound ? 1 : 0, NULL);
+    Py_DECREF(method);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+static int on_read(PyObject *obj)
+{
+    return event_call(obj, S.name.handle_read_event, DISPATCHER_READ_EVENT, read_event);
+}
+
+static int on_write(PyObject *obj)
+{
+    return event_call(obj, S.name.handle_write_event, DISPATCHER_WRITE_EVENT, write_event);
+}
+
+static int on_expt(PyObject *obj)
+{
+    return call0_void(obj, S.name.handle_expt_event);
+}
+
+/* A handler raised. -1: the exception is to leave the loop. */
+static int failed(PyObject *obj)
+{
+    return PyErr_ExceptionMatches(S.reraised) ? -1 : handle_with(S.failed, obj);
+}
+
+/* The current exception is an OSError of a lost connection. */
+static bool lost_connection(void)
+{
+    PyObject *type, *value, *traceback, *number;
+    if (!PyErr_ExceptionMatches(PyExc_OSError))
+        return false;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    number = PyObject_GetAttrString(value, "errno");
+    bool lost = number != NULL && PyLong_Check(number) && is_disconnect((int)PyLong_AsLong(number));
+    Py_XDECREF(number);
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    return lost;
+}
+
+static int step_poll(struct engine *e, const struct ready *r)
+{
+    static int (*const steps[])(PyObject *) = {on_read, on_write, on_expt};
+    static const unsigned flags[] = {ASYNCORE_READ, ASYNCORE_WRITE, ASYNCORE_EXPT};
+    int result = 0;
+    for (int i = 0; i < 3 && result == 0; i++) {
+        if (!(r->events & flags[i]))
+            continue;
+        if (!still(e, r))
+            return 0;
+        result = steps[i](r->obj);
+    }
+    if (result == 0 && r->events & (POLLHUP | POLLERR | POLLNVAL) && still(e, r))
+        result = call0_void(r->obj, S.name.handle_close);
+    if (result == 0)
+        return 0;
+    return lost_connection() ? handle_method(r->obj, S.name.handle_close) : failed(r->obj);
+}
+
+static int step_select(struct engine *e, const struct ready *r, int (*step)(PyObject *))
+{
+    return !still(e, r) || step(r->obj) == 0 ? 0 : failed(r->obj);
+}
+
+/* As select() has it: a hang-up is readable, an error both. A writer alone is told of the hang-up, too, which would be
+ * ready for ever. */
+static int serve_select(struct engine *e, struct ready *ready, int count)
+{
+    static int (*const steps[])(PyObject *) = {on_read, on_write, on_expt};
+    for (int i = 0; i < count; i++) {
+        struct entry *entry = entry_at(e, ready[i].fd);
+        unsigned wanted = entry != NULL ? entry->wanted : 0, events = ready[i].events;
+        bool r = wanted & ASYNCORE_READ && events & (POLLIN | POLLHUP | POLLERR | POLLNVAL);
+        bool w = wanted & ASYNCORE_WRITE &&
+                 (events & (POLLOUT | POLLERR) || (events & POLLHUP && !(wanted & ASYNCORE_READ)));
+        ready[i].events = (r ? ASYNCORE_READ : 0u) | (w ? ASYNCORE_WRITE : 0u) | (events & POLLPRI & wanted);
+    }
+    static const unsigned flags[] = {ASYNCORE_READ, ASYNCORE_WRITE, ASYNCORE_EXPT};
+    for (int pass = 0; pass < 3; pass++)
+        for (int i = 0; i < count; i++)
+            if (ready[i].events & flags[pass] && step_select(e, &ready[i], steps[pass]) < 0)
+                return -1;
+    return 0;
+}
+
+static int serve_poll(struct engine *e, const struct ready *ready, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (step_poll(e, &ready[i]) < 0)
+            return -1;
+    return 0;
+}
+
+static int by_order(const void *a, const void *b)
+{
+    const struct ready *x = a, *y = b;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static int collect(struct engine *e, const struct asyncore_event *events, int count, struct ready *ready)
+{
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        struct entry *entry = entry_at(e, events[i].fd);
+        if (entry == NULL || (uintptr_t)events[i].owner != (uintptr_t)entry->serial)
+            continue;
+        unsigned seen = events[i].events & (entry->wanted | POLLERR | POLLHUP | POLLNVAL);
+        if (seen == 0)
+            continue;
+        ready[kept++] =
+            (struct ready){.obj = entry->obj, .order = entry->order, .fd = entry->fd, .events = seen};
+        Py_INCREF(entry->obj);
+    }
+    if (kept > 1)
+        qsort(ready, (size_t)kept, sizeof *ready, by_order);
+    return kept;
+}
+
+/* Channels whose queue is a deque that anybody can append to are asked after their handlers. */
+static void served(struct engine *e, struct ready *ready, int count)
+{
+    for (int i = 0; i < count; i++) {
+        struct entry *entry = entry_at(e, ready[i].fd);
+        if (entry != NULL && entry->write == KIND_CHAT_WRITE)
+            entry_dirty(e, entry);
+        Py_DECREF(ready[i].obj);
+    }
+}
+
+/* Those that were closed behind the loop. */
+static int serve_bad(struct engine *e)
+{
+    struct ready bad[64];
+    int count = 0, result = 0;
+    for (int i = 0; i < e->count && count < 64; i++)
+        if (e->all[i]->flags & ENTRY_BAD) {
+            bad[count++] = (struct ready){.obj = e->all[i]->obj, .order = e->all[i]->order, .fd = e->all[i]->fd};
+            Py_INCREF(e->all[i]->obj);
+            entry_dirty(e, e->all[i]); /* if it stays it is tried again */
+        }
+    qsort(bad, (size_t)count, sizeof *bad, by_order);
+    for (int i = 0; i < count; i++) {
+        if (result == 0 && still(e, &bad[i])) {
+            library_error(-EBADF);
+            result = handle_with(S.lost, bad[i].obj);
+        }
+        Py_DECREF(bad[i].obj);
+    }
+    return result;
+}
+
+/* -- Turns -- */
+
+static int run_timers(struct loop *loop)
+{
+    PyObject *now = seconds(asyncore_now(loop->engine->map)), *done = NULL;
+    if (now != NULL)
+        done = PyObject_CallMethodObjArgs(loop->serving, S.name.run, now, S.call, NULL);
+    Py_XDECREF(now);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+static int turn_python(struct loop *loop)
+{
+    PyObject *timeout = loop->timeout < 0 ? Py_None : PyFloat_FromDouble(loop->timeout), *done = NULL;
+    if (timeout == Py_None)
+        Py_INCREF(timeout);
+    if (timeout != NULL)
+        done = PyObject_CallFunctionObjArgs(loop->by_select ? S.poll : S.poll2, timeout, loop->map, NULL);
+    Py_XDECREF(timeout);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+static int turn_waits(struct loop *loop, struct asyncore_event *events)
+{
+    if (loop->timeout != 0 && PySet_Add(loop->waits, loop->me) < 0)
+        return -1;
+    if (ask_all(loop->engine) < 0)
+        return -1;
+    if (loop->engine->waker < 0 && loop->timeout != 0 && waker_watch(loop) < 0)
+        return -1;
+    return loop->engine->foreign != 0 ? 0 : wait_ready(loop, events);
+}
+
+static int turn(struct loop *loop)
+{
+    struct asyncore_event events[BATCH];
+    struct ready ready[BATCH];
+    struct engine *e = loop->engine;
+    if (e->by_select != loop->by_select) {
+        e->by_select = loop->by_select;
+        engine_all_dirty(e);
+    }
+    int count = turn_waits(loop, events);
+    if (count < 0)
+        return -1;
+    if (e->foreign != 0)
+        return turn_python(loop);
+    count = collect(e, events, count, ready);
+    int result = loop->by_select ? serve_select(e, ready, count) : serve_poll(e, ready, count);
+    if (result == 0 && e->bad != 0)
+        result = serve_bad(e);
+    served(e, ready, count);
+    return result == 0 && has_timers(loop) ? run_timers(loop) : result;
+}
+
+/* Whether there is a reason to go on: channels, timers, calls. -1 with an exception. */
+static int goes_on(struct loop *loop)
+{
+    if (PyDict_GET_SIZE(loop->map) != 0)
+        return 1;
+    if (!has_timers(loop))
+        return 0;
+    PyObject *keeps = call0(loop->serving, S.name.keeps);
+    int result = keeps != NULL ? PyObject_IsTrue(keeps) : -1;
+    Py_XDECREF(keeps);
+    return result;
+}
+
+/* `count` below 0: no bound. */
+static int turns(struct loop *loop, double count, bool bounded)
+{
+    int on = goes_on(loop);
+    while (on > 0 && (!bounded || count > 0)) {
+        if ((PyDict_GET_SIZE(loop->map) != 0 ? turn(loop) : turn_python(loop)) < 0)
+            return -1;
+        count -= 1;
+        on = goes_on(loop);
+    }
+    return on < 0 ? -1 : 0;
+}
+
+static int serving_open(struct loop *loop)
+{
+    PyObject *waits = loop->timeout != 0 ? Py_True : Py_False;
+    loop->serving = PyObject_CallFunctionObjArgs(S.enter, loop->map, waits, NULL);
+    if (loop->serving == NULL)
+        return -1;
+    loop->timers = PyObject_GetAttr(loop->serving, S.name.timers);
+    loop->calls = PyObject_GetAttr(loop->serving, S.name.calls);
+    loop->waits = PyObject_GetAttr(loop->serving, S.name.waits);
+    loop->me = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
+    return loop->timers == NULL || loop->calls == NULL || loop->waits == NULL || loop->me == NULL ? -1 : 0;
+}
+
+static void serving_close(struct loop *loop)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (loop->serving != NULL) {
+        if (loop->waits != NULL && loop->me != NULL)
+            PySet_Discard(loop->waits, loop->me);
+        Py_XDECREF(PyObject_CallFunctionObjArgs(S.leave, loop->serving, NULL));
+        PyErr_Clear();
+    }
+    Py_CLEAR(loop->serving);
+    Py_CLEAR(loop->timers);
+    Py_CLEAR(loop->calls);
+    Py_CLEAR(loop->waits);
+    Py_CLEAR(loop->me);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void engine_leave(struct engine *e, unsigned long thread)
+{
+    e->running--;
+    e->thread = thread;
+    if (e->running == 0 && e->waker >= 0) {
+        asyncore_watch_del(e->map, e->waker);
+        e->waker = -1;
+    }
+    engine_idle(e);
+}
+
+static PyObject *serve(struct loop *loop, double count, bool bounded)
+{
+    struct engine *e = loop->engine = engine_get(loop->map);
+    if (e == NULL)
+        return NULL;
+    unsigned long thread = e->thread;
+    e->running++;
+    e->thread = PyThread_get_thread_ident();
+    Py_INCREF(loop->map);
+    int result = serving_open(loop) < 0 ? -1 : turns(loop, count, bounded);
+    serving_close(loop);
+    engine_leave(e, thread);
+    Py_DECREF(loop->map);
+    if (result < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* -- The functions -- */
+
+/* Whether module.name is still what it was when asyncore was imported. */
+static bool is_plain(PyObject *module, PyObject *name, PyObject *was)
+{
+    PyObject *owner = PyDict_GetItem(S.module, module), *now = NULL;
+    if (owner == NULL || (now = PyObject_GetAttr(owner, name)) == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    Py_DECREF(now);
+    return now == was;
+}
+
+/* Whether this is for C; -1 with an exception. */
+static bool loop_fill(struct loop *loop, PyObject *timeout, PyObject *map, bool by_select)
+{
+    if (map == NULL || map == Py_None)
+        map = PyDict_GetItem(S.module, S.name.socket_map);
+    if (map == NULL || !PyDict_CheckExact(map) || !is_plain(S.name.select, S.name.select, S.plain_select) ||
+        !is_plain(S.name.select, S.name.poll, S.plain_poll) || !is_plain(S.name.time, S.name.sleep, S.plain_sleep))
+        return false;
+    if (timeout == Py_None)
+        loop->timeout = -1;
+    else if (PyFloat_CheckExact(timeout) || PyLong_CheckExact(timeout)) {
+        loop->timeout = PyFloat_AsDouble(timeout);
+        PyErr_Clear();
+        if (!(loop->timeout >= 0))
+            return false;
+    } else
+        return false;
+    loop->map = map;
+    loop->by_select = by_select;
+    struct engine *e = engine_find(map);
+    return e == NULL || e->running == 0 || e->thread == PyThread_get_thread_ident();
+}
+
+PyObject *loop_loop(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"timeout", "use_poll", "map", "count", NULL};
+    PyObject *timeout = NULL, *use_poll = Py_False, *map = Py_None, *count = Py_None;
+    struct loop loop = {0};
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|OOOO:loop", names, &timeout, &use_poll, &map, &count))
+        return NULL;
+    PyObject *half_minute = PyFloat_FromDouble(30.0);
+    int polls = half_minute != NULL ? PyObject_IsTrue(use_poll) : -1;
+    if (polls < 0) {
+        Py_XDECREF(half_minute);
+        return NULL;
+    }
+    bool bounded = count != Py_None, ours = loop_fill(&loop, timeout != NULL ? timeout : half_minute, map, !polls);
+    Py_DECREF(half_minute);
+    if (!ours || (bounded && !PyFloat_Check(count) && !PyLong_Check(count)) ||
+        PyDict_GetItem(S.module, S.name.poll) != S.c_poll || PyDict_GetItemString(S.module, "poll2") != S.c_poll2)
+        return PyObject_Call(S.loop, args, keywords);
+    double left = bounded ? PyFloat_AsDouble(count) : 0;
+    if (PyErr_Occurred()) { /* an enormous one */
+        PyErr_Clear();
+        left = HUGE_VAL;
+    }
+    return serve(&loop, left, bounded);
+}
+
+static PyObject *poll_once(PyObject *args, PyObject *keywords, bool by_select)
+{
+    static char *names[] = {"timeout", "map", NULL};
+    PyObject *timeout = NULL, *map = Py_None;
+    struct loop loop = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, by_select ? "|OO:poll" : "|OO:poll2", names, &timeout, &map))
+        return NULL;
+    PyObject *zero = PyFloat_FromDouble(0.0);
+    if (zero == NULL)
+        return NULL;
+    bool ours = loop_fill(&loop, timeout != NULL ? timeout : zero, map, by_select);
+    Py_DECREF(zero);
+    if (!ours || PyDict_GET_SIZE(loop.map) == 0)
+        return PyObject_Call(by_select ? S.poll : S.poll2, args, keywords);
+    return serve(&loop, 1, true);
+}
+
+PyObject *loop_poll(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    (void)module;
+    return poll_once(args, keywords, true);
+}
+
+PyObject *loop_poll2(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    (void)module;
+    return poll_once(args, keywords, false);
+}

@@ -1,0 +1,772 @@
+/* _asyncore_map.c: the engine of a map, and how it is kept in step with the dict.
+ *
+ * An engine belongs to one dict, is found by the dict's address, and holds no reference to it: a program that drops a map
+ * with everything in it must not keep it alive through us. What proves that the dict is still the one, and unchanged, is
+ * from 3.12 a dict watcher, which tells of every change and of the end, and up to 3.11 the dict's version tag, which no
+ * two states of any two dicts share. add_channel and del_channel apply their own change; after a foreign one up to 3.11
+ * all entries are compared with the dict (engine_sync). An engine can be dropped at any time and made again.
+ *
+ * An entry is a channel in the map. `wanted` is what the library was told. A dirty entry is asked again before the next
+ * wait: one whose attributes changed (channel_setattro), that is new, or whose class changed (types_check). Entries whose
+ * predicates are overridden, or of classes that are not asyncore's, stand in `called` and are asked every turn.
+ *
+ * The library's watch goes before the descriptor can be closed, that is in del_channel or with the dict's item. Its
+ * owner is the entry's serial, so that an event of an earlier registration is nobody's. All of this runs with the GIL. */
+#include "_asyncore.h"
+#include <errno.h>
+#include <limits.h>
+
+#define BUCKETS     256
+#define MOST_IDLE   64 /* engines that wait for their map's next loop; any more are dropped, the longest unused first */
+
+static struct engine *buckets[BUCKETS], *last_found;
+static int engine_count;
+static uint64_t uses;
+
+static struct engine **bucket_of(PyObject *dict)
+{
+    return &buckets[((uintptr_t)dict >> 5) % BUCKETS];
+}
+
+struct engine *engine_find(PyObject *dict)
+{
+    if (last_found != NULL && last_found->dict == dict)
+        return last_found;
+    if (engine_count == 0)
+        return NULL;
+    for (struct engine *e = *bucket_of(dict); e != NULL; e = e->next)
+        if (e->dict == dict)
+            return last_found = e;
+    return NULL;
+}
+
+#if !DICT_WATCHERS
+static uint64_t dict_tag(PyObject *dict)
+{
+    return ((PyDictObject *)dict)->ma_version_tag;
+}
+#endif
+
+bool engine_synced(const struct engine *e)
+{
+#if DICT_WATCHERS
+    return !e->resync;
+#else
+    return !e->resync && e->tag == dict_tag(e->dict);
+#endif
+}
+
+/* -- Entries -- */
+
+struct entry *entry_at(const struct engine *e, int fd)
+{
+    return fd >= 0 && fd < e->fd_room ? e->by_fd[fd] : NULL;
+}
+
+void entry_free(struct entry *entry)
+{
+    PyMem_Free(entry);
+}
+
+void entry_dirty(struct engine *e, struct entry *entry)
+{
+    if (entry->flags & ENTRY_DIRTY)
+        return;
+    entry->flags |= ENTRY_DIRTY;
+    entry->dirty_next = e->dirty;
+    e->dirty = entry;
+    if (e->waiting)
+        asyncore_wakeup(e->map);
+}
+
+void engine_all_dirty(struct engine *e)
+{
+    for (int i = 0; i < e->count; i++)
+        entry_dirty(e, e->all[i]);
+}
+
+static void type_drop(struct engine *e, struct entry *entry)
+{
+    if (entry->type < 0)
+        return;
+    struct used_type *used = &e->types[entry->type];
+    entry->type = -1;
+    if (--used->count == 0) {
+        PyTypeObject *type = used->type;
+        used->type = NULL;
+        Py_DECREF(type);
+    }
+}
+
+/* The engine remembers the class's version; false: it cannot be told when the class changes. */
+static bool type_use(struct engine *e, struct entry *entry, PyTypeObject *type)
+{
+    int at = -1;
+    unsigned version = type_version(type);
+    for (int i = 0; i < ENGINE_TYPES && version != 0; i++) {
+        if (e->types[i].type == type && e->types[i].version == version) {
+            at = i;
+            break;
+        }
+        if (e->types[i].type == NULL && at < 0)
+            at = i;
+    }
+    if (at < 0)
+        return false;
+    if (e->types[at].type == NULL) {
+        Py_INCREF(type);
+        e->types[at] = (struct used_type){.type = type, .version = version};
+    }
+    e->types[at].count++;
+    entry->type = at;
+    return true;
+}
+
+void types_check(struct engine *e)
+{
+    for (int i = 0; i < ENGINE_TYPES; i++) {
+        struct used_type *used = &e->types[i];
+        if (used->type == NULL || type_version(used->type) == used->version)
+            continue;
+        for (int j = e->count - 1; j >= 0; j--)
+            if (e->all[j]->type == i) {
+                e->all[j]->flags |= ENTRY_UNCLASSED;
+                entry_dirty(e, e->all[j]);
+            }
+        used->version = 0; /* of no class: each of these entries leaves it when it is asked */
+    }
+}
+
+void entry_wanted(struct engine *e, struct entry *entry, unsigned wanted)
+{
+    e->wanting += (wanted != 0) - (entry->wanted != 0);
+    entry->wanted = (uint16_t)wanted;
+}
+
+static void entry_flag(struct engine *e, struct entry *entry, unsigned flag, bool on)
+{
+    if (!(entry->flags & flag) == !on)
+        return;
+    entry->flags ^= (uint8_t)flag;
+    int step = on ? 1 : -1;
+    if (flag == ENTRY_CALLED) {
+        e->called_count += step;
+        e->called_stale = true;
+    } else if (flag == ENTRY_FOREIGN) {
+        e->foreign += step;
+    }
+}
+
+static void entry_unwatch(struct engine *e, struct entry *entry)
+{
+    if (entry->flags & ENTRY_ADDED)
+        asyncore_watch_del(e->map, entry->fd); /* fails in a child of fork() only, which makes its own set */
+    e->bad -= (entry->flags & ENTRY_BAD) != 0;
+    entry->flags &= (uint8_t) ~(ENTRY_ADDED | ENTRY_BAD);
+    entry_wanted(e, entry, 0);
+}
+
+static void entry_remove(struct engine *e, struct entry *entry)
+{
+    entry_unwatch(e, entry);
+    type_drop(e, entry);
+    entry_flag(e, entry, ENTRY_CALLED, false);
+    entry_flag(e, entry, ENTRY_FOREIGN, false);
+    e->by_fd[entry->fd] = NULL;
+    e->all[entry->index] = e->all[--e->count];
+    e->all[entry->index]->index = entry->index;
+    entry->obj = NULL;
+    if (!(entry->flags & ENTRY_DIRTY)) /* else it is freed where it leaves that list */
+        entry_free(entry);
+}
+
+static int grow(struct engine *e, int fd)
+{
+    if (fd >= e->fd_room) {
+        int room = fd < 64 ? 128 : fd + fd / 2;
+        struct entry **larger = PyMem_Realloc(e->by_fd, (size_t)room * sizeof *larger);
+        if (larger == NULL)
+            return -1;
+        memset(larger + e->fd_room, 0, (size_t)(room - e->fd_room) * sizeof *larger);
+        e->by_fd = larger;
+        e->fd_room = room;
+    }
+    if (e->count == e->room) {
+        int room = e->room != 0 ? e->room * 2 : 16;
+        struct entry **larger = PyMem_Realloc(e->all, (size_t)room * sizeof *larger);
+        if (larger == NULL)
+            return -1;
+        e->all = larger;
+        e->room = room;
+    }
+    return 0;
+}
+
+/* What is new of an object under a descriptor: its watch, its predicates. */
+static void entry_renew(struct engine *e, struct entry *entry, PyObject *obj)
+{
+    entry_unwatch(e, entry);
+    type_drop(e, entry);
+    entry->obj = obj;
+    entry->serial = ++e->serial;
+    entry->flags |= ENTRY_UNCLASSED;
+    entry_dirty(e, entry);
+}
+
+/* A key that only Python can make something of is -1. */
+static int key_fd(PyObject *key)
+{
+    if (!PyLong_CheckExact(key))
+        return -1;
+    int overflow = 0;
+    long fd = PyLong_AsLongAndOverflow(key, &overflow);
+    return overflow == 0 && fd >= 0 && fd < INT_MAX / 2 ? (int)fd : -1;
+}
+
+/* The dict has obj under key from now on, in its old place if there was one. */
+static void engine_put(struct engine *e, PyObject *key, PyObject *obj)
+{
+    int fd = key_fd(key);
+    if (fd < 0) {
+        e->resync = true; /* which counts them */
+        return;
+    }
+    struct entry *entry = entry_at(e, fd);
+    if (entry == NULL) {
+        if (fd == e->waker) { /* it was closed since: another took its number */
+            asyncore_watch_del(e->map, fd);
+            e->waker = -1;
+        }
+        entry = grow(e, fd) == 0 ? PyMem_Calloc(1, sizeof *entry) : NULL;
+        if (entry == NULL) {
+            e->resync = true; /* tried again before the next wait, which fails then */
+            return;
+        }
+        entry->fd = fd;
+        entry->type = -1;
+        entry->index = e->count;
+        entry->order = ++e->order;
+        e->by_fd[fd] = e->all[e->count++] = entry;
+    }
+    entry_renew(e, entry, obj);
+}
+
+static void engine_take(struct engine *e, PyObject *key)
+{
+    struct entry *entry = entry_at(e, key_fd(key));
+    if (entry != NULL)
+        entry_remove(e, entry);
+    else if (key_fd(key) < 0)
+        e->resync = true;
+}
+
+static void engine_clear(struct engine *e)
+{
+    while (e->count > 0)
+        entry_remove(e, e->all[e->count - 1]);
+    e->foreign = 0;
+}
+
+/* -- Engines -- */
+
+static void engine_drop(struct engine *e)
+{
+    struct engine **at = bucket_of(e->dict);
+    while (*at != e)
+        at = &(*at)->next;
+    *at = e->next;
+    engine_count--;
+    last_found = NULL;
+    if (asyncore_map_free(e->map) == -ECHILD) {
+        asyncore_after_fork(e->map);
+        asyncore_map_free(e->map);
+    }
+    for (int i = 0; i < e->count; i++)
+        e->all[i]->flags &= (uint8_t)~ENTRY_ADDED;
+    engine_clear(e);
+    while (e->dirty != NULL) {
+        struct entry *entry = e->dirty;
+        e->dirty = entry->dirty_next;
+        entry_free(entry);
+    }
+    PyMem_Free(e->by_fd);
+    PyMem_Free(e->all);
+    PyMem_Free(e->called);
+    PyMem_Free(e);
+}
+
+/* Of those that nobody runs there may be so many. */
+static void engines_bound(void)
+{
+    struct engine *oldest = NULL;
+    if (engine_count < MOST_IDLE)
+        return;
+    for (int i = 0; i < BUCKETS; i++)
+        for (struct engine *e = buckets[i]; e != NULL; e = e->next)
+            if (e->running == 0 && (oldest == NULL || e->used < oldest->used))
+                oldest = e;
+    if (oldest != NULL) {
+#if DICT_WATCHERS
+        PyDict_Unwatch(S.watcher, oldest->dict);
+#endif
+        engine_drop(oldest);
+    }
+}
+
+int library_error(int error)
+{
+    if (error == -ENOMEM)
+        PyErr_NoMemory();
+    else if (error == -EMFILE)
+        PyErr_SetString(PyExc_ValueError, "filedescriptor out of range in select()");
+    else {
+        errno = -error;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return -1;
+}
+
+struct engine *engine_get(PyObject *dict)
+{
+    struct engine *e = engine_find(dict);
+    if (e != NULL) {
+        e->used = ++uses;
+        return e;
+    }
+    engines_bound();
+    e = PyMem_Calloc(1, sizeof *e);
+    if (e == NULL)
+        return (struct engine *)PyErr_NoMemory();
+    int result = asyncore_map_new(&e->map, NULL);
+    if (result < 0) {
+        PyMem_Free(e);
+        if (result == -EINVAL)
+            PyErr_SetString(PyExc_ValueError, "ASYNCORE_ENGINE: no such engine");
+        else
+            library_error(result);
+        return NULL;
+    }
+    e->dict = dict;
+    e->waker = -1;
+    e->resync = true;
+    e->used = ++uses;
+    e->next = *bucket_of(dict);
+    *bucket_of(dict) = e;
+    engine_count++;
+#if DICT_WATCHERS
+    if (PyDict_Watch(S.watcher, dict) < 0) {
+        engine_drop(e);
+        return NULL;
+    }
+#endif
+    return e;
+}
+
+void engine_idle(struct engine *e)
+{
+    if (e->running != 0 || PyDict_GET_SIZE(e->dict) != 0)
+        return;
+#if DICT_WATCHERS
+    PyDict_Unwatch(S.watcher, e->dict);
+#endif
+    engine_drop(e);
+}
+
+int engine_restart(struct engine *e)
+{
+    asyncore_after_fork(e->map); /* a failure is that of descriptors which are closed: nothing is kept of it */
+    asyncore_map_free(e->map);
+    e->waker = -1;
+    for (int i = 0; i < e->count; i++) {
+        struct entry *entry = e->all[i];
+        entry->flags &= (uint8_t)~ENTRY_ADDED;
+        entry_unwatch(e, entry);
+        entry_dirty(e, entry);
+    }
+    int result = asyncore_map_new(&e->map, NULL);
+    return result < 0 ? library_error(result) : 0;
+}
+
+/* Entries that the dict still has keep their watch. */
+int engine_sync(struct engine *e)
+{
+    PyObject *key, *obj;
+    Py_ssize_t at = 0;
+    if (engine_synced(e))
+        return 0;
+    e->resync = false;
+    e->foreign = 0;
+    uint64_t before = e->order;
+    while (PyDict_Next(e->dict, &at, &key, &obj)) {
+        int fd = key_fd(key);
+        struct entry *entry = entry_at(e, fd);
+        if (fd >= 0 && (entry == NULL || entry->obj != obj))
+            engine_put(e, key, obj);
+        e->foreign += fd < 0;
+        entry = entry_at(e, fd);
+        if (entry == NULL)
+            continue;
+        entry->order = ++e->order;
+        e->foreign += (entry->flags & ENTRY_FOREIGN) != 0;
+    }
+    for (int i = e->count - 1; i >= 0; i--)
+        if (e->all[i]->order <= before) {
+            e->foreign += (e->all[i]->flags & ENTRY_FOREIGN) != 0; /* which it gives back */
+            entry_remove(e, e->all[i]);
+        }
+    e->called_stale = true;
+#if !DICT_WATCHERS
+    e->tag = dict_tag(e->dict);
+#endif
+    if (e->resync) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+void entries_check(struct engine *e, int count)
+{
+    for (int i = 0; i < count && i < e->count; i++) {
+        struct entry *entry = e->all[e->check++ % e->count];
+        if (entry->flags & ENTRY_ADDED && asyncore_watch_check(e->map, entry->fd) == 0) {
+            asyncore_watch_del(e->map, entry->fd);
+            entry->flags &= (uint8_t)~ENTRY_ADDED;
+            entry_wanted(e, entry, 0);
+            entry_dirty(e, entry); /* if it is another file now it is waited for, as poll() would */
+        }
+    }
+    if (e->count != 0)
+        e->check %= e->count;
+}
+
+#if DICT_WATCHERS
+static int dict_changed(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value)
+{
+    struct engine *e = engine_find(dict);
+    if (e == NULL)
+        return 0;
+    switch (event) {
+    case PyDict_EVENT_ADDED:
+    case PyDict_EVENT_MODIFIED:
+        engine_put(e, key, value);
+        break;
+    case PyDict_EVENT_DELETED:
+        engine_take(e, key);
+        break;
+    case PyDict_EVENT_CLEARED:
+        engine_clear(e);
+        break;
+    case PyDict_EVENT_CLONED:
+        e->resync = true;
+        break;
+    case PyDict_EVENT_DEALLOCATED:
+        engine_drop(e);
+        break;
+    }
+    return 0;
+}
+#endif
+
+int watcher_open(void)
+{
+    S.watcher = -1;
+#if DICT_WATCHERS
+    S.watcher = PyDict_AddWatcher(dict_changed);
+    return S.watcher < 0 ? -1 : 0;
+#else
+    return 0;
+#endif
+}
+
+/* -- What an entry's predicates are -- */
+
+static bool is_data(PyTypeObject *type, PyObject *name)
+{
+    PyObject *value = _PyType_Lookup(type, name);
+    return value != NULL && Py_TYPE(value)->tp_descr_get != NULL;
+}
+
+static enum kind kind_of(PyObject *obj, PyObject *name)
+{
+    static const struct {
+        enum replaced method;
+        enum kind kind;
+    } known[] = {{DISPATCHER_READABLE, KIND_TRUE},
+                 {DISPATCHER_WRITABLE, KIND_TRUE},
+                 {WITH_SEND_WRITABLE, KIND_WITH_SEND},
+                 {CHAT_READABLE, KIND_CHAT_READ},
+                 {CHAT_WRITABLE, KIND_CHAT_WRITE}};
+    PyObject *method = _PyType_Lookup(Py_TYPE(obj), name);
+    for (size_t i = 0; i < sizeof known / sizeof *known && method != NULL; i++)
+        if (method == S.replacement[known[i].method] && is_ours(obj, name, known[i].method))
+            return known[i].kind;
+    return KIND_CALL;
+}
+
+/* Only a channel that tells of its changes, and of this map, need not be asked. */
+static bool tells(struct engine *e, struct entry *entry)
+{
+    PyTypeObject *type = Py_TYPE(entry->obj);
+    struct engine *of = NULL;
+    return PyType_IsSubtype(type, (PyTypeObject *)S.channel) && type->tp_setattro == channel_setattro &&
+           type->tp_getattro == PyObject_GenericGetAttr && !is_data(type, S.name.connected) &&
+           !is_data(type, S.name.accepting) && !is_data(type, S.name.producer_fifo) &&
+           !is_data(type, S.name._map) && !is_data(type, S.name._fileno) && entry_of(entry->obj, &of) == entry &&
+           of == e;
+}
+
+static bool has_tls(PyObject *obj)
+{
+    PyObject *tls = NULL;
+    if (!PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
+        return false;
+    if (lookup_attr(obj, S.name._asyncore_tls, &tls) < 0)
+        PyErr_Clear();
+    Py_XDECREF(tls);
+    return tls != NULL && tls != Py_None;
+}
+
+void entry_class(struct engine *e, struct entry *entry)
+{
+    entry->flags &= (uint8_t)~ENTRY_UNCLASSED;
+    type_drop(e, entry);
+    entry->read = entry->write = KIND_CALL;
+    if (tells(e, entry)) {
+        entry->read = (uint8_t)kind_of(entry->obj, S.name.readable);
+        entry->write = (uint8_t)kind_of(entry->obj, S.name.writable);
+        if (!type_use(e, entry, Py_TYPE(entry->obj)))
+            entry->read = entry->write = KIND_CALL;
+    }
+    entry_flag(e, entry, ENTRY_CALLED, entry->read == KIND_CALL || entry->write == KIND_CALL);
+    entry_flag(e, entry, ENTRY_FOREIGN, has_tls(entry->obj));
+}
+
+static int by_order(const void *a, const void *b)
+{
+    const struct entry *x = *(struct entry *const *)a, *y = *(struct entry *const *)b;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+int called_order(struct engine *e)
+{
+    int count = 0;
+    if (!e->called_stale)
+        return 0;
+    struct entry **larger = PyMem_Realloc(e->called, ((size_t)e->called_count + 1) * sizeof *larger);
+    if (larger == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    e->called = larger;
+    for (int i = 0; i < e->count; i++)
+        if (e->all[i]->flags & ENTRY_CALLED)
+            e->called[count++] = e->all[i];
+    qsort(e->called, (size_t)count, sizeof *e->called, by_order);
+    e->called_stale = false;
+    return 0;
+}
+
+/* -- Attributes that change -- */
+
+static int attr_fd(PyObject *channel)
+{
+    PyObject *fileno = PyObject_GetAttr(channel, S.name._fileno);
+    if (fileno == NULL) {
+        PyErr_Clear();
+        return -1;
+    }
+    int fd = key_fd(fileno);
+    Py_DECREF(fileno);
+    return fd;
+}
+
+struct entry *entry_of(PyObject *channel, struct engine **engine)
+{
+    if (engine_count == 0 || Py_TYPE(channel)->tp_getattro != PyObject_GenericGetAttr)
+        return NULL;
+    PyObject *map = PyObject_GetAttr(channel, S.name._map);
+    if (map == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    struct engine *e = engine_find(map);
+    Py_DECREF(map);
+    struct entry *entry = e != NULL ? entry_at(e, attr_fd(channel)) : NULL;
+    if (entry == NULL || entry->obj != channel)
+        return NULL;
+    *engine = e;
+    return entry;
+}
+
+void channel_note(PyObject *self)
+{
+    struct engine *e = NULL;
+    struct entry *entry = entry_of(self, &e);
+    if (entry != NULL)
+        entry_dirty(e, entry);
+}
+
+enum change {
+    CHANGE_NONE,
+    CHANGE_STATE, /* what it wants may be another */
+    CHANGE_CLASS, /* so may how to ask it */
+    CHANGE_PLACE  /* it may not be found by these attributes any more */
+};
+
+static enum change change_of(PyObject *name)
+{
+    if (name == S.name.connected || name == S.name.accepting || name == S.name.out_buffer ||
+        name == S.name.producer_fifo || name == S.name._asyncore_resting || name == S.name._asyncore_stopped)
+        return CHANGE_STATE;
+    if (name == S.name.readable || name == S.name.writable || name == S.name._asyncore_tls)
+        return CHANGE_CLASS;
+    if (name == S.name._map || name == S.name._fileno || name == S.name.__class__)
+        return CHANGE_PLACE;
+    return CHANGE_NONE;
+}
+
+int channel_setattro(PyObject *self, PyObject *name, PyObject *value)
+{
+    enum change change = engine_count != 0 ? change_of(name) : CHANGE_NONE;
+    if (change == CHANGE_NONE)
+        return PyObject_GenericSetAttr(self, name, value);
+    struct engine *e = NULL;
+    struct entry *entry = entry_of(self, &e);
+    if (entry == NULL && change != CHANGE_STATE)
+        return PyObject_GenericSetAttr(self, name, value);
+    if (entry != NULL && change != CHANGE_STATE)
+        entry->flags |= ENTRY_UNCLASSED;
+    if (change == CHANGE_PLACE) {
+        type_drop(e, entry); /* its class may be gone */
+        entry_flag(e, entry, ENTRY_CALLED, true);
+    }
+    int result = PyObject_GenericSetAttr(self, name, value);
+    channel_note(self); /* found anew: a property's setter may have run */
+    return result;
+}
+
+/* -- add_channel and del_channel -- */
+
+/* `map` of the arguments, or the channel's own; a new reference. NULL without an exception: ask the original. */
+static PyObject *map_arg(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count > 1 || names != NULL)
+        return NULL;
+    PyObject *map = count == 1 && args[0] != Py_None ? args[0] : NULL;
+    Py_XINCREF(map);
+    if (map == NULL)
+        map = PyObject_GetAttr(self, S.name._map);
+    if (map != NULL && !PyDict_CheckExact(map))
+        Py_CLEAR(map);
+    return map;
+}
+
+int channel_elsewhere(PyObject *map)
+{
+    if (PyDict_GET_SIZE(S.maps) == 0)
+        return 0;
+    struct engine *e = engine_find(map);
+    if (e != NULL && e->running != 0 && e->thread == PyThread_get_thread_ident())
+        return 0;
+    PyObject *answer = PyObject_CallFunctionObjArgs(S.elsewhere, map, NULL);
+    int result = answer != NULL ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return result;
+}
+
+/* A wait that another thread is in, in Python's turns, ends. */
+static int wake_others(PyObject *map)
+{
+    if (PyDict_GET_SIZE(S.maps) == 0)
+        return 0;
+    struct engine *e = engine_find(map);
+    if (e != NULL && e->running != 0 && e->foreign == 0 && e->thread == PyThread_get_thread_ident())
+        return 0;
+    PyObject *done = PyObject_CallFunctionObjArgs(S.wake, map, NULL);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+static int map_put(PyObject *map, PyObject *fileno, PyObject *self)
+{
+    struct engine *e = engine_find(map);
+    bool known = e != NULL && engine_synced(e);
+    struct entry *before = known ? entry_at(e, key_fd(fileno)) : NULL;
+    bool again = before != NULL && before->obj == self;
+    if (PyDict_SetItem(map, fileno, self) < 0)
+        return -1;
+    e = known ? engine_find(map) : NULL;
+    if (e == NULL)
+        return 0;
+#if DICT_WATCHERS
+    if (again && (before = entry_at(e, key_fd(fileno))) != NULL)
+        entry_renew(e, before, self); /* the dict did not change, but the descriptor may be another file's */
+#else
+    (void)again;
+    engine_put(e, fileno, self);
+    e->tag = dict_tag(map);
+#endif
+    return 0;
+}
+
+PyObject *dispatcher_add_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *map = map_arg(self, args, count, names), *fileno = NULL;
+    if (map != NULL)
+        fileno = PyObject_GetAttr(self, S.name._fileno);
+    if (map == NULL || fileno == NULL || !PyLong_CheckExact(fileno)) {
+        Py_XDECREF(map);
+        Py_XDECREF(fileno);
+        PyErr_Clear();
+        return call_original(DISPATCHER_ADD, self, args, count, names);
+    }
+    int result = map_put(map, fileno, self);
+    Py_DECREF(fileno);
+    if (result == 0)
+        result = wake_others(map);
+    Py_DECREF(map);
+    if (result < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static int map_take(PyObject *map, PyObject *fileno)
+{
+    struct engine *e = engine_find(map);
+    bool known = e != NULL && engine_synced(e);
+    int result = PyDict_DelItem(map, fileno);
+    e = result == 0 && known ? engine_find(map) : NULL;
+    if (e == NULL)
+        return result;
+#if !DICT_WATCHERS
+    engine_take(e, fileno);
+    e->tag = dict_tag(map);
+#endif
+    engine_idle(e);
+    return result;
+}
+
+PyObject *dispatcher_del_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *map = map_arg(self, args, count, names), *fileno = NULL;
+    if (map != NULL)
+        fileno = PyObject_GetAttr(self, S.name._fileno);
+    if (map == NULL || fileno == NULL || (!PyLong_CheckExact(fileno) && fileno != Py_None)) {
+        Py_XDECREF(map);
+        Py_XDECREF(fileno);
+        PyErr_Clear();
+        return call_original(DISPATCHER_DEL, self, args, count, names);
+    }
+    int result = PyDict_Contains(map, fileno);
+    if (result > 0) {
+        result = map_take(map, fileno);
+        if (result == 0)
+            result = wake_others(map);
+    }
+    Py_DECREF(fileno);
+    Py_DECREF(map);
+    if (result < 0 || PyObject_SetAttr(self, S.name._fileno, Py_None) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
