@@ -303,6 +303,13 @@ static bool is_ours(int error)
            error == -EADDRINUSE;
 }
 
+/* Setting it sends what was held back. */
+static void remote_nodelay(struct pair *pair)
+{
+    pair->nodelay = true;
+    asyncore_setsockopt(&pair->remote.base, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+}
+
 /* The end's socket failed. What had arrived by then is the peer's, as far as it takes it now. */
 static void end_failed(struct pair *pair, struct end *end, int error)
 {
@@ -313,9 +320,12 @@ static void end_failed(struct pair *pair, struct end *end, int error)
         return;
     if (pair->state == OPEN) {
         struct move move = move_from(pair, end);
-        enum flow_state state = flow_flush(&move);
+        enum flow_state state;
         uint64_t before;
 
+        if (client && !pair->nodelay) /* the reset would overtake what Nagle's rule holds back */
+            remote_nodelay(pair);
+        state = flow_flush(&move);
         for (int i = 0; i < LAST_MOVES && state == FLOW_DRY; i++) {
             before = end->flow.bytes;
             state = flow_move(&move);
@@ -388,13 +398,6 @@ static void pair_flowed(struct pair *pair, struct end *end, enum flow_state stat
         end_failed(pair, peer_of(pair, end), error);
     else
         pair_changed(pair);
-}
-
-/* After what was sent: setting it sends what was held back. */
-static void remote_nodelay(struct pair *pair)
-{
-    pair->nodelay = true;
-    asyncore_setsockopt(&pair->remote.base, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
 }
 
 /* Bytes were sent to the remote; `before` had been earlier. */
