@@ -278,13 +278,37 @@ def _interest(obj, is_r, is_w):
         if obj._asyncore_resting:
             return False, False
         if obj._asyncore_tls is not None and not obj.accepting:
-            return obj._asyncore_tls.interest(is_r, is_w)
+            return obj._asyncore_tls.interest(obj, is_r, is_w)
     return is_r, is_w
 
 
 def _holds(obj):
     """Whether the channel's transport has bytes that the kernel does not know of."""
     return isinstance(obj, dispatcher) and obj._asyncore_tls is not None and obj._asyncore_tls.pending()
+
+
+def _meant(obj, step):
+    """Whether an event is the channel's, and not its TLS layer's alone."""
+    tls = obj._asyncore_tls if isinstance(obj, dispatcher) else None
+    if tls is None or obj.accepting or step is _exception:
+        return True
+    if step is write and tls.begins(obj):
+        try:
+            tls.shake()
+        except _reraised_exceptions:
+            raise
+        except:
+            _failed(obj)
+            return False
+    return tls.event("read" if step is read else "write")
+
+
+def _meant_flags(obj, flags):
+    """As _meant(), of poll(2)'s flags."""
+    for flag, step in ((select.POLLIN, read), (select.POLLOUT, write)):
+        if flags & flag and not _meant(obj, step):
+            flags &= ~flag
+    return flags
 
 
 def _ask(map):
@@ -326,7 +350,7 @@ def _serve_select(serving, timeout, waits):
     for step, fds in zip((read, write, _exception), ready):
         for fd in fds:
             obj = asked.get(fd)
-            if obj is not None and map.get(fd) is obj:
+            if obj is not None and map.get(fd) is obj and (not _special or _meant(obj, step)):
                 step(obj)
 
 
@@ -436,6 +460,10 @@ def _serve_poll(serving, timeout, waits):
         obj = asked.get(fd)
         if obj is not None:
             if map.get(fd) is obj:
+                if _special:
+                    flags = _meant_flags(obj, flags)
+                    if map.get(fd) is not obj:
+                        continue
                 _readwrite(obj, flags, map, fd)
         elif waker is not None and fd == waker.reader:
             waker.clear()
@@ -587,7 +615,7 @@ class dispatcher(object if _extension is None else _extension.channel):
     def set_socket(self, sock, map=None):
         """Takes over a socket, which is non-blocking, and adds the channel to the map (None: its own).
 
-        An ssl.SSLSocket shakes hands when the loop finds it ready; then come handle_connect, and the rest.
+        An ssl.SSLSocket makes it a channel on TLS, before connect() or, after a STARTTLS, in the middle.
         """
         global _special
         self.socket = sock
@@ -739,14 +767,11 @@ class dispatcher(object if _extension is None else _extension.channel):
         if self.accepting:
             self.handle_accept()
             return
-        tls = self._asyncore_tls
         if not self.connected:
             if self.connecting:
                 self.handle_connect_event()
-                if tls is not None:
+                if self._asyncore_tls is not None:
                     return  # it was the handshake's event
-        elif tls is not None and not tls.ready_for_reading(self):
-            return
         self.handle_read()
 
     def handle_connect_event(self):
@@ -764,14 +789,11 @@ class dispatcher(object if _extension is None else _extension.channel):
         """The socket takes data, or a connection stands."""
         if self.accepting:
             return
-        tls = self._asyncore_tls
         if not self.connected:
             if self.connecting:
                 self.handle_connect_event()
-                if tls is not None:
+                if self._asyncore_tls is not None:
                     return  # it was the handshake's event
-        elif tls is not None and not tls.ready_for_writing(self):
-            return
         self.handle_write()
 
     def handle_expt_event(self):

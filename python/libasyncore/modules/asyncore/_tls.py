@@ -1,8 +1,12 @@
 """TLS: what a channel needs to know of its ssl.SSLSocket.
 
-The handshake is made as the loop finds the socket ready, before handle_connect or the first handle_read; it does not
-block. A recv that waits for room to send, or the other way round, makes the loop wait for that and repeats it then. The
-TLS layer may hold bytes that the kernel does not know of: they count as ready.
+A channel that connects shakes hands before handle_connect, as the loop finds the socket ready. One that is connected
+does so by the way, as it sends and receives, or when its program calls do_handshake(); a client's side begins by
+itself, since its server may wait for that. Nothing blocks. A recv that waits for room to send, or a send that waits
+for something to read, makes the loop wait for that, until the next event: then the channel is asked again. The TLS
+layer may hold bytes that the kernel does not know of: they count as ready.
+
+Programs that do some of this themselves go on doing so: all that is done here is to choose what the loop waits for.
 """
 import sys
 
@@ -14,7 +18,7 @@ def transport(sock):
     ssl = sys.modules.get("ssl")
     if ssl is None or not isinstance(sock, ssl.SSLSocket):
         return None
-    return TLS(sock, ssl)
+    return TLS(sock)
 
 
 def wanted(error):
@@ -41,66 +45,55 @@ def ended(error):
 class TLS:
     """See above."""
 
-    __slots__ = ("sock", "shaking", "direction", "read_waits", "write_waits")
+    __slots__ = ("sock", "begun", "direction", "read_waits", "write_waits", "asked")
 
-    def __init__(self, sock, ssl):
+    def __init__(self, sock):
         self.sock = sock
         sock.do_handshake_on_connect = False  # connect and accept would wait for it
-        self.shaking = True
-        self.direction = WRITE  # of the handshake
+        self.begun = sock.server_side  # the handshake
+        self.direction = WRITE  # what it waits for, while the channel connects
         self.read_waits = False  # for room to send
         self.write_waits = False  # for something to read
+        self.asked = False, False  # what the channel wanted
 
-    def interest(self, is_r, is_w):
+    def interest(self, channel, is_r, is_w):
         """What to wait for, when the channel said this."""
-        if self.shaking:
+        if channel.connecting:
+            self.asked = True, True
             return self.direction == READ, self.direction == WRITE
-        if is_r and self.read_waits:
-            return bool(is_w and self.write_waits), True
-        if is_w and self.write_waits:
-            return True, False
-        return is_r, is_w
+        self.asked = is_r, is_w
+        begins = channel.connected and not self.begun
+        if self.read_waits and is_r:
+            return bool(self.write_waits and is_w), True
+        if self.write_waits and is_w:
+            return True, begins
+        return is_r, is_w or begins
+
+    def event(self, direction):
+        """The socket is ready for that. Whether the channel is to be told: it may not have asked."""
+        self.read_waits = self.write_waits = False
+        return self.asked[direction == WRITE]
+
+    def begins(self, channel):
+        """Whether the handshake is to be begun here."""
+        return not self.begun and channel.connected
 
     def pending(self):
         try:
-            return not self.shaking and self.sock.pending() > 0
+            return self.sock.pending() > 0
         except (OSError, ValueError):
             return False
 
     def shake(self):
         """Goes on with the handshake. Whether it is done; a failure raises."""
-        if self.shaking:
-            try:
-                self.sock.do_handshake()
-            except OSError as error:
-                direction = wanted(error)
-                if direction is None:
-                    raise
-                self.direction = direction
-                return False
-            self.shaking = self.read_waits = self.write_waits = False
-        return True
-
-    def ready_for_reading(self, channel):
-        """The socket is readable. Whether that is for handle_read."""
-        if self.shaking:
-            self.shake()  # what follows it is another event
+        self.begun = True
+        try:
+            self.sock.do_handshake()
+        except OSError as error:
+            self.direction = wanted(error)
+            if self.direction is None:
+                raise
             return False
-        if self.write_waits:
-            self.write_waits = False
-            channel.handle_write()
-            return channel._asyncore_tls is self and channel._fileno is not None and bool(channel.readable())
-        return True
-
-    def ready_for_writing(self, channel):
-        """The socket takes data. Whether that is for handle_write."""
-        if self.shaking:
-            self.shake()  # what follows it is another event
-            return False
-        if self.read_waits:
-            self.read_waits = False
-            channel.handle_read()
-            return channel._asyncore_tls is self and channel._fileno is not None and bool(channel.writable())
         return True
 
     def recv_failed(self, error):
@@ -110,6 +103,6 @@ class TLS:
     def send_failed(self, error):
         """Whether it may be sent later."""
         direction = wanted(error)
-        if direction == READ and not self.shaking:
+        if direction == READ:
             self.write_waits = True
         return direction is not None
