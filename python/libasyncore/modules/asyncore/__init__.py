@@ -200,30 +200,15 @@ def poll(timeout=0.0, map=None):
     `timeout` is in seconds; None waits for ever. An empty map returns at once. Descriptors past select()'s limit are
     waited for by poll(2).
     """
-    if map is None:
-        map = socket_map
-    if not map and id(map) not in _serving.maps:
-        return
-    serving = _serving.enter(map, timeout != 0)
-    try:
-        if map or serving.keeps():
-            _turn(serving, timeout, _serve_select)
-    finally:
-        _serving.leave(serving)
+    _turn(timeout, map, _serve_select)
 
 
 def poll2(timeout=0.0, map=None):
     """One turn by poll(2): for each channel all that it is ready for.
 
-    `timeout` is in seconds, rounded up to milliseconds; None waits for ever. It waits with an empty map, too.
+    `timeout` is in seconds, rounded up to milliseconds; None waits for ever. An empty map returns at once.
     """
-    if map is None:
-        map = socket_map
-    serving = _serving.enter(map, timeout != 0)
-    try:
-        _turn(serving, timeout, _serve_poll)
-    finally:
-        _serving.leave(serving)
+    _turn(timeout, map, _serve_poll)
 
 
 poll3 = poll2
@@ -252,17 +237,22 @@ def loop(timeout=30.0, use_poll=False, map=None, count=None):
         _serving.leave(serving)
 
 
-def _turn(serving, timeout, serve):
-    """One turn: what asks, waits and serves, then timers and calls."""
-    waits = serving.waits
-    if timeout is None or timeout != 0:
-        waits.add(_serving.get_ident())  # from before the asking: what another thread changes meanwhile ends the wait
+def _turn(timeout, map, serve):
+    """One turn: serve() asks, waits and calls handlers; then timers and calls."""
+    if map is None:
+        map = socket_map
+    if not map and id(map) not in _serving.maps:
+        return
+    serving = _serving.enter(map, timeout != 0)
     try:
-        serve(serving, timeout, waits)
+        if map or serving.keeps():
+            if timeout != 0:
+                serving.begin_wait()  # before the asking: what another thread changes meanwhile ends the wait
+            serve(serving, timeout)
+            if serving.timers or serving.calls:
+                serving.run(time.monotonic(), _call)
     finally:
-        waits.discard(_serving.get_ident())
-    if serving.timers or serving.calls:
-        serving.run(time.monotonic(), _call)
+        _serving.leave(serving)
 
 
 def _bounded(serving, timeout):
@@ -329,7 +319,7 @@ def _ask(map):
     return r, w, e, asked
 
 
-def _serve_select(serving, timeout, waits):
+def _serve_select(serving, timeout):
     """poll()'s turn."""
     map = serving.map
     r, w, e, asked = _ask(map)
@@ -337,11 +327,11 @@ def _serve_select(serving, timeout, waits):
     try:
         ready = _select(serving, r, w, e, 0 if held else timeout)
     except (OSError, ValueError) as error:
-        waits.discard(_serving.get_ident())
+        serving.end_wait()
         if not _bury(map, asked, error):
             raise
         return
-    waits.discard(_serving.get_ident())
+    serving.end_wait()
     if ready is None:
         return
     if held:
@@ -422,7 +412,7 @@ def _milliseconds(seconds):
     return None if seconds is None else math.ceil(round(seconds * 1000, 6))
 
 
-def _serve_poll(serving, timeout, waits):
+def _serve_poll(serving, timeout):
     """poll2()'s turn."""
     map = serving.map
     asked = {}
@@ -451,7 +441,7 @@ def _serve_poll(serving, timeout, waits):
     if waker is not None:
         pollster.register(waker.reader, select.POLLIN)
     ready = pollster.poll(_milliseconds(timeout))
-    waits.discard(_serving.get_ident())
+    serving.end_wait()
     if held:
         found = dict(ready)
         found.update((fd, found.get(fd, 0) | select.POLLIN) for fd in held)

@@ -116,6 +116,12 @@ class Serving:
         self.calls = deque()
         self.changed = None  # a function that is told of descriptors that come and go
 
+    def begin_wait(self):
+        self.waits.add(get_ident())
+
+    def end_wait(self):
+        self.waits.discard(get_ident())
+
     def keeps(self):
         """Whether a loop has to go on though the map is empty."""
         return self.foreground > 0 or bool(self.calls)
@@ -194,13 +200,13 @@ def leave(serving):
     """The counterpart of enter()."""
     with lock:
         serving.users -= 1
+        serving.end_wait()
         me = get_ident()
         depth = serving.threads.get(me, 0) - 1
         if depth > 0:
             serving.threads[me] = depth
         else:
             serving.threads.pop(me, None)
-            serving.waits.discard(me)
     forget(serving)
 
 
