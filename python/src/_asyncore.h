@@ -45,7 +45,7 @@ static inline unsigned type_version(PyTypeObject *type)
 
 #define NAMES(X)                                                                                                       \
     X(__class__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out) X(_asyncore_resting)            \
-    X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_failed) X(_lost) X(_plain) X(ac_in_buffer)             \
+    X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)             \
     X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(clear) X(collect_incoming_data)        \
     X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
     X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event)        \
@@ -99,6 +99,9 @@ struct state {
     PyObject *empty;  /* b"" */
     int watcher;      /* of dicts, from 3.12; or -1 */
     unsigned bulk;    /* recv: how many long reads to expect */
+    PyObject *serving; /* borrowed: the channel whose handler a loop called last, in that engine; or NULL */
+    struct engine *serving_engine;
+    int serving_fd;
 };
 
 extern struct state S;
@@ -152,7 +155,17 @@ struct entry {
     uint16_t wanted;
     uint8_t read, write; /* enum kind */
     uint8_t flags;
-    int type;        /* in the engine's types, or -1 */
+    uint8_t traits;
+    int type; /* in the engine's types, or -1 */
+};
+
+/* What is known of an entry whose class tells of its changes, so that its attributes need not be asked in each event. */
+enum {
+    TRAIT_KNOWN = 1,      /* the others say something */
+    TRAIT_STREAMS = 2,    /* connected, not accepting, no TLS */
+    TRAIT_READ_EVENT = 4, /* handle_read_event is ours */
+    TRAIT_NO_IDLE = 8,    /* no idle timeout */
+    TRAIT_SHORT = 16      /* dispatcher_with_send: no debug, and initiate_send is ours */
 };
 
 struct used_type {
@@ -172,10 +185,12 @@ struct engine {
     int called_count, wanting;    /* entries that are called; that want something */
     int bad, foreign;             /* closed ones; those, and keys that are no descriptors, that only Python can serve */
     struct used_type types[ENGINE_TYPES];
+    int type_count; /* those beyond were never used */
     uint64_t order, serial, tag, used;
     unsigned long thread; /* of the innermost loop */
     int running;          /* how many loops */
     bool waiting, by_select, called_stale, resync;
+    bool special; /* asyncore._special, in this turn */
     int waker; /* the descriptor of the waker that is watched, or -1 */
 };
 
@@ -189,6 +204,9 @@ struct entry *entry_at(const struct engine *e, int fd);
 struct entry *entry_of(PyObject *channel, struct engine **engine); /* by its _map and _fileno, or NULL */
 void entry_dirty(struct engine *e, struct entry *entry);
 void entry_class(struct engine *e, struct entry *entry);
+unsigned entry_traits(struct engine *e, struct entry *entry);
+/* Of the channel whose handler runs; 0 of any other, and where nothing is known. */
+unsigned serving_traits(PyObject *self);
 void types_check(struct engine *e); /* changed classes: their channels are asked anew */
 void entry_wanted(struct engine *e, struct entry *entry, unsigned wanted);
 int called_order(struct engine *e); /* e->called is in the order of the map; -1: no memory */

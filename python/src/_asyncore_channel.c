@@ -71,6 +71,8 @@ int channel_socket(PyObject *self)
 
 int touch(PyObject *self)
 {
+    if (serving_traits(self) & TRAIT_NO_IDLE)
+        return 0;
     PyObject *idle = PyObject_GetAttr(self, S.name._asyncore_idle);
     int result = idle == NULL ? -1 : idle == Py_None ? 0 : call0_void(idle, S.name.touch);
     Py_XDECREF(idle);

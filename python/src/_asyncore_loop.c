@@ -21,7 +21,7 @@
 #define BATCH        256  /* events of one turn; the rest comes in the next */
 #define SLICE        1000 /* ms */
 #define CHECKS       1024 /* descriptors that are looked at after a slice */
-#define ASKS         4    /* channels that are asked in a turn though nothing is known to have changed */
+#define ASKS         2    /* channels that are asked in a turn though nothing is known to have changed */
 
 struct loop {
     PyObject *map;
@@ -59,32 +59,27 @@ static int predicate(PyObject *obj, unsigned kind, PyObject *name)
     return result;
 }
 
-static bool special(void)
-{
-    return PyDict_GetItemString(S.module, "_special") == Py_True;
-}
-
 /* A listener that ran out of descriptors. */
-static int resting(PyObject *obj)
+static int resting(PyObject *obj, bool special)
 {
-    if (!special() || !PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
+    if (!special || !PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
         return 0;
     return attr_true(obj, S.name._asyncore_resting);
 }
 
 /* What the channel wants, as a mask; or -1. */
-static int interest(PyObject *obj, unsigned read, unsigned write, bool by_select)
+static int interest(PyObject *obj, unsigned read, unsigned write, const struct engine *e)
 {
     int is_r = predicate(obj, read, S.name.readable);
     int is_w = is_r < 0 ? -1 : predicate(obj, write, S.name.writable);
-    int rests = is_w < 0 ? -1 : resting(obj);
+    int rests = is_w < 0 ? -1 : resting(obj, e->special);
     if (rests != 0)
         return rests < 0 ? -1 : 0;
     int accepting = is_w > 0 ? attr_true(obj, S.name.accepting) : 0;
     if (accepting < 0)
         return -1;
     int mask = is_r ? ASYNCORE_READ | ASYNCORE_EXPT : 0;
-    if (by_select && is_w)
+    if (e->by_select && is_w)
         mask |= ASYNCORE_EXPT;
     return mask | (is_w && !accepting ? ASYNCORE_WRITE : 0);
 }
@@ -131,7 +126,7 @@ int ask(struct engine *e, struct entry *entry)
     int fd = entry->fd;
     uint64_t serial = entry->serial;
     Py_INCREF(obj);
-    int mask = interest(obj, entry->read, entry->write, e->by_select);
+    int mask = interest(obj, entry->read, entry->write, e);
     struct entry *now = entry_at(e, fd);
     int result = mask < 0 ? -1 : now == entry && now->serial == serial ? want(e, entry, (unsigned)mask) : 0;
     Py_DECREF(obj);
@@ -201,6 +196,7 @@ static int ask_all(struct engine *e)
 {
     if (engine_sync(e) < 0)
         return -1;
+    e->special = PyDict_GetItem(S.module, S.name._special) == Py_True;
     types_check(e);
     if (ask_dirty(e) < 0 || ask_called(e) < 0 || ask_some(e) < 0)
         return -1;
@@ -368,6 +364,9 @@ static int event_call(PyObject *obj, PyObject *name, enum replaced which, int (*
 
 static int on_read(PyObject *obj)
 {
+    unsigned plain = TRAIT_STREAMS | TRAIT_READ_EVENT;
+    if ((serving_traits(obj) & plain) == plain)
+        return call0_void(obj, S.name.handle_read);
     return event_call(obj, S.name.handle_read_event, DISPATCHER_READ_EVENT, read_event);
 }
 
@@ -379,6 +378,17 @@ static int on_write(PyObject *obj)
 static int on_expt(PyObject *obj)
 {
     return call0_void(obj, S.name.handle_expt_event);
+}
+
+/* The channel of a step, and whether the step is still to be made. */
+static bool begin(struct engine *e, const struct ready *r)
+{
+    if (!still(e, r))
+        return false;
+    S.serving = r->obj;
+    S.serving_engine = e;
+    S.serving_fd = r->fd;
+    return true;
 }
 
 /* A handler raised. -1: the exception is to leave the loop. */
@@ -411,7 +421,7 @@ static int step_poll(struct engine *e, const struct ready *r)
     for (int i = 0; i < 3 && result == 0; i++) {
         if (!(r->events & flags[i]))
             continue;
-        if (!still(e, r))
+        if (!begin(e, r))
             return 0;
         result = steps[i](r->obj);
     }
@@ -424,7 +434,7 @@ static int step_poll(struct engine *e, const struct ready *r)
 
 static int step_select(struct engine *e, const struct ready *r, int (*step)(PyObject *))
 {
-    return !still(e, r) || step(r->obj) == 0 ? 0 : failed(r->obj);
+    return !begin(e, r) || step(r->obj) == 0 ? 0 : failed(r->obj);
 }
 
 /* As select() has it: a hang-up is readable, an error both. A writer alone is told of the hang-up, too, which would be
@@ -540,7 +550,7 @@ static int turn_python(struct loop *loop)
 
 static int turn_waits(struct loop *loop, struct asyncore_event *events)
 {
-    if (loop->timeout != 0 && PySet_Add(loop->waits, loop->me) < 0)
+    if (loop->timeout != 0 && PySet_GET_SIZE(loop->waits) == 0 && PySet_Add(loop->waits, loop->me) < 0)
         return -1;
     if (ask_all(loop->engine) < 0)
         return -1;
@@ -567,6 +577,7 @@ static int turn(struct loop *loop)
     int result = loop->by_select ? serve_select(e, ready, count) : serve_poll(e, ready, count);
     if (result == 0 && e->bad != 0)
         result = serve_bad(e);
+    S.serving = NULL;
     served(e, ready, count);
     return result == 0 && has_timers(loop) ? run_timers(loop) : result;
 }

@@ -118,19 +118,21 @@ static bool type_use(struct engine *e, struct entry *entry, PyTypeObject *type)
         e->types[at] = (struct used_type){.type = type, .version = version};
     }
     e->types[at].count++;
+    e->type_count = at < e->type_count ? e->type_count : at + 1;
     entry->type = at;
     return true;
 }
 
 void types_check(struct engine *e)
 {
-    for (int i = 0; i < ENGINE_TYPES; i++) {
+    for (int i = 0; i < e->type_count; i++) {
         struct used_type *used = &e->types[i];
         if (used->type == NULL || type_version(used->type) == used->version)
             continue;
         for (int j = e->count - 1; j >= 0; j--)
             if (e->all[j]->type == i) {
                 e->all[j]->flags |= ENTRY_UNCLASSED;
+                e->all[j]->traits = 0;
                 entry_dirty(e, e->all[j]);
             }
         used->version = 0; /* of no class: each of these entries leaves it when it is asked */
@@ -209,6 +211,7 @@ static void entry_renew(struct engine *e, struct entry *entry, PyObject *obj)
     type_drop(e, entry);
     entry->obj = obj;
     entry->serial = ++e->serial;
+    entry->traits = 0;
     entry->flags |= ENTRY_UNCLASSED;
     entry_dirty(e, entry);
 }
@@ -277,6 +280,8 @@ static void engine_drop(struct engine *e)
     *at = e->next;
     engine_count--;
     last_found = NULL;
+    if (S.serving_engine == e)
+        S.serving = NULL;
     if (asyncore_map_free(e->map) == -ECHILD) {
         asyncore_after_fork(e->map);
         asyncore_map_free(e->map);
@@ -530,6 +535,7 @@ static bool has_tls(PyObject *obj)
 void entry_class(struct engine *e, struct entry *entry)
 {
     entry->flags &= (uint8_t)~ENTRY_UNCLASSED;
+    entry->traits = 0;
     type_drop(e, entry);
     entry->read = entry->write = KIND_CALL;
     if (tells(e, entry)) {
@@ -540,6 +546,45 @@ void entry_class(struct engine *e, struct entry *entry)
     }
     entry_flag(e, entry, ENTRY_CALLED, entry->read == KIND_CALL || entry->write == KIND_CALL);
     entry_flag(e, entry, ENTRY_FOREIGN, has_tls(entry->obj));
+}
+
+static unsigned trait_if(int result, unsigned trait)
+{
+    if (result < 0)
+        PyErr_Clear(); /* the original meets it again */
+    return result > 0 ? trait : 0;
+}
+
+unsigned entry_traits(struct engine *e, struct entry *entry)
+{
+    PyObject *obj = entry->obj;
+    if (entry->type < 0 || entry->flags & ENTRY_UNCLASSED ||
+        type_version(e->types[entry->type].type) != e->types[entry->type].version)
+        return 0;
+    if (entry->traits & TRAIT_KNOWN)
+        return entry->traits;
+    bool streams = attr_true(obj, S.name.connected) > 0 && attr_true(obj, S.name.accepting) == 0 &&
+                   attr_none(obj, S.name._asyncore_tls) > 0;
+    unsigned traits = TRAIT_KNOWN | trait_if(streams, TRAIT_STREAMS) |
+                      trait_if(is_ours(obj, S.name.handle_read_event, DISPATCHER_READ_EVENT), TRAIT_READ_EVENT) |
+                      trait_if(attr_none(obj, S.name._asyncore_idle), TRAIT_NO_IDLE) |
+                      trait_if(S.replacement[WITH_SEND_INITIATE] != NULL && attr_true(obj, S.name.debug) == 0 &&
+                                   is_ours(obj, S.name.initiate_send, WITH_SEND_INITIATE),
+                               TRAIT_SHORT);
+    PyErr_Clear();
+    if (entry->obj == obj)
+        entry->traits = (uint8_t)traits;
+    return traits;
+}
+
+unsigned serving_traits(PyObject *self)
+{
+    if (self != S.serving)
+        return 0;
+    struct entry *entry = entry_at(S.serving_engine, S.serving_fd);
+    return entry != NULL && entry->obj == self && S.serving_engine->thread == PyThread_get_thread_ident()
+               ? entry_traits(S.serving_engine, entry)
+               : 0;
 }
 
 static int by_order(const void *a, const void *b)
@@ -609,7 +654,8 @@ void channel_note(PyObject *self)
 
 enum change {
     CHANGE_NONE,
-    CHANGE_STATE, /* what it wants may be another */
+    CHANGE_TRAIT, /* what is known of it */
+    CHANGE_STATE, /* and what it wants may be another */
     CHANGE_CLASS, /* so may how to ask it */
     CHANGE_PLACE  /* it may not be found by these attributes any more */
 };
@@ -623,6 +669,9 @@ static enum change change_of(PyObject *name)
         return CHANGE_CLASS;
     if (name == S.name._map || name == S.name._fileno || name == S.name.__class__)
         return CHANGE_PLACE;
+    if (name == S.name._asyncore_idle || name == S.name.debug || name == S.name.initiate_send ||
+        name == S.name.handle_read_event)
+        return CHANGE_TRAIT;
     return CHANGE_NONE;
 }
 
@@ -634,6 +683,10 @@ int channel_setattro(PyObject *self, PyObject *name, PyObject *value)
     struct engine *e = NULL;
     struct entry *entry = entry_of(self, &e);
     if (entry == NULL && change != CHANGE_STATE)
+        return PyObject_GenericSetAttr(self, name, value);
+    if (entry != NULL)
+        entry->traits = 0;
+    if (change == CHANGE_TRAIT)
         return PyObject_GenericSetAttr(self, name, value);
     if (entry != NULL && change != CHANGE_STATE)
         entry->flags |= ENTRY_UNCLASSED;

@@ -20,8 +20,11 @@ static int nothing_queued(PyObject *self)
 /* Whether send(data) may take the short way: 1, 0, or -1 with an exception. */
 static int is_short(PyObject *self, PyObject *data)
 {
-    if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0 ||
-        !is_ours(self, S.name.initiate_send, WITH_SEND_INITIATE))
+    if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0)
+        return 0;
+    if (serving_traits(self) & TRAIT_SHORT)
+        return nothing_queued(self);
+    if (!is_ours(self, S.name.initiate_send, WITH_SEND_INITIATE))
         return 0;
     int debug = attr_true(self, S.name.debug), empty = debug == 0 ? nothing_queued(self) : 0;
     if (debug < 0 || empty <= 0)
