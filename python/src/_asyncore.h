@@ -165,13 +165,15 @@ enum {
     TRAIT_STREAMS = 2,    /* connected, not accepting, no TLS */
     TRAIT_READ_EVENT = 4, /* handle_read_event is ours */
     TRAIT_NO_IDLE = 8,    /* no idle timeout */
-    TRAIT_SHORT = 16      /* dispatcher_with_send: no debug, and initiate_send is ours */
+    TRAIT_SHORT = 16,     /* dispatcher_with_send: no debug, initiate_send is ours, and nothing is queued */
+    TRAIT_READ = 32       /* handle_read is its class's: see struct used_type */
 };
 
 struct used_type {
     PyTypeObject *type; /* owned */
     unsigned version;
     int count;
+    PyObject *handle_read; /* borrowed: what the class of this version has, or NULL */
 };
 
 #define ENGINE_TYPES 16 /* classes whose predicates need not be called; those of any more are */
@@ -187,10 +189,10 @@ struct engine {
     struct used_type types[ENGINE_TYPES];
     int type_count; /* those beyond were never used */
     uint64_t order, serial, tag, used;
+    uint64_t now, asked_at; /* ns: before this wait; when the round robin last went on */
     unsigned long thread; /* of the innermost loop */
     int running;          /* how many loops */
     bool waiting, by_select, called_stale, resync;
-    bool special; /* asyncore._special, in this turn */
     int waker; /* the descriptor of the waker that is watched, or -1 */
 };
 
@@ -205,8 +207,7 @@ struct entry *entry_of(PyObject *channel, struct engine **engine); /* by its _ma
 void entry_dirty(struct engine *e, struct entry *entry);
 void entry_class(struct engine *e, struct entry *entry);
 unsigned entry_traits(struct engine *e, struct entry *entry);
-/* Of the channel whose handler runs; 0 of any other, and where nothing is known. */
-unsigned serving_traits(PyObject *self);
+unsigned serving_entry_traits(PyObject *self);
 void types_check(struct engine *e); /* changed classes: their channels are asked anew */
 void entry_wanted(struct engine *e, struct entry *entry, unsigned wanted);
 int called_order(struct engine *e); /* e->called is in the order of the map; -1: no memory */
@@ -222,6 +223,12 @@ int library_error(int error);
 
 PyObject *dispatcher_add_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *dispatcher_del_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+
+/* Of the channel whose handler runs; 0 of any other, and where nothing is known. */
+static inline unsigned serving_traits(PyObject *self)
+{
+    return self == S.serving ? serving_entry_traits(self) : 0;
+}
 
 /* -- _asyncore_loop.c -- */
 
@@ -244,7 +251,8 @@ PyObject *dispatcher_send(PyObject *self, PyObject *const *args, Py_ssize_t coun
 PyObject *dispatcher_read_event(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *dispatcher_write_event(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *recv_bytes(PyObject *self, Py_ssize_t size);
-int touch(PyObject *self); /* the idle timeout's clock is set back */
+int touch(PyObject *self, unsigned traits); /* the idle timeout's clock is set back */
+bool nothing_queued(PyObject *self); /* a dispatcher_with_send whose `_asyncore_out` is b"" */
 
 /* -- _asyncore_send.c -- */
 

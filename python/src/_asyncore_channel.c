@@ -69,9 +69,9 @@ int channel_socket(PyObject *self)
     return fd;
 }
 
-int touch(PyObject *self)
+int touch(PyObject *self, unsigned traits)
 {
-    if (serving_traits(self) & TRAIT_NO_IDLE)
+    if (traits & TRAIT_NO_IDLE)
         return 0;
     PyObject *idle = PyObject_GetAttr(self, S.name._asyncore_idle);
     int result = idle == NULL ? -1 : idle == Py_None ? 0 : call0_void(idle, S.name.touch);
@@ -148,7 +148,7 @@ PyObject *recv_bytes(PyObject *self, Py_ssize_t size)
         return NULL;
     PyObject *data = recv_some(fd, size, &result);
     if (data != NULL) {
-        if (touch(self) < 0)
+        if (touch(self, serving_traits(self)) < 0)
             Py_CLEAR(data);
         return data;
     }
@@ -212,7 +212,7 @@ PyObject *dispatcher_send(PyObject *self, PyObject *const *args, Py_ssize_t coun
     PyBuffer_Release(&view);
     if (PyErr_Occurred())
         return NULL;
-    if (sent > 0 && touch(self) < 0)
+    if (sent > 0 && touch(self, serving_traits(self)) < 0)
         return NULL;
     if (sent >= 0)
         return PyLong_FromSsize_t(sent);

@@ -21,7 +21,8 @@
 #define BATCH        256  /* events of one turn; the rest comes in the next */
 #define SLICE        1000 /* ms */
 #define CHECKS       1024 /* descriptors that are looked at after a slice */
-#define ASKS         2    /* channels that are asked in a turn though nothing is known to have changed */
+#define ASKS         64   /* channels that are asked in a turn though nothing is known to have changed, */
+#define ASK_PERIOD   10000000 /* unless the last turn that did so is no longer ago, in ns */
 
 struct loop {
     PyObject *map;
@@ -60,9 +61,9 @@ static int predicate(PyObject *obj, unsigned kind, PyObject *name)
 }
 
 /* A listener that ran out of descriptors. */
-static int resting(PyObject *obj, bool special)
+static int resting(PyObject *obj)
 {
-    if (!special || !PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
+    if (PyDict_GetItem(S.module, S.name._special) != Py_True || !PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
         return 0;
     return attr_true(obj, S.name._asyncore_resting);
 }
@@ -72,7 +73,7 @@ static int interest(PyObject *obj, unsigned read, unsigned write, const struct e
 {
     int is_r = predicate(obj, read, S.name.readable);
     int is_w = is_r < 0 ? -1 : predicate(obj, write, S.name.writable);
-    int rests = is_w < 0 ? -1 : resting(obj, e->special);
+    int rests = is_w < 0 ? -1 : resting(obj);
     if (rests != 0)
         return rests < 0 ? -1 : 0;
     int accepting = is_w > 0 ? attr_true(obj, S.name.accepting) : 0;
@@ -180,8 +181,13 @@ static int ask_called(struct engine *e)
     return result;
 }
 
+/* What changed past tp_setattro: __dict__, a queue that somebody appended to. */
 static int ask_some(struct engine *e)
 {
+    e->now = asyncore_now(e->map);
+    if (e->now - e->asked_at < ASK_PERIOD)
+        return 0;
+    e->asked_at = e->now;
     for (int i = 0; i < ASKS && i < e->count; i++) {
         if (e->robin >= e->count)
             e->robin = 0;
@@ -196,7 +202,6 @@ static int ask_all(struct engine *e)
 {
     if (engine_sync(e) < 0)
         return -1;
-    e->special = PyDict_GetItem(S.module, S.name._special) == Py_True;
     types_check(e);
     if (ask_dirty(e) < 0 || ask_called(e) < 0 || ask_some(e) < 0)
         return -1;
@@ -304,7 +309,7 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
     int64_t timeout = bound(loop);
     if (timeout == -2)
         return -1;
-    uint64_t start = timeout != 0 ? asyncore_now(e->map) : 0;
+    uint64_t start = e->now;
     for (int64_t left = timeout;;) {
         int ms = e->bad != 0 ? 0 : slice_ms(left), count = wait_slice(e, ms, events);
         if (PyErr_CheckSignals() < 0)
@@ -364,9 +369,16 @@ static int event_call(PyObject *obj, PyObject *name, enum replaced which, int (*
 
 static int on_read(PyObject *obj)
 {
-    unsigned plain = TRAIT_STREAMS | TRAIT_READ_EVENT;
-    if ((serving_traits(obj) & plain) == plain)
-        return call0_void(obj, S.name.handle_read);
+    unsigned plain = TRAIT_STREAMS | TRAIT_READ_EVENT | TRAIT_READ;
+    if ((serving_traits(obj) & plain) == plain) {
+        struct engine *e = S.serving_engine;
+        PyObject *method = e->types[entry_at(e, S.serving_fd)->type].handle_read, *result;
+        Py_INCREF(method);
+        result = PyObject_Vectorcall(method, &obj, 1, NULL);
+        Py_DECREF(method);
+        Py_XDECREF(result);
+        return result != NULL ? 0 : -1;
+    }
     return event_call(obj, S.name.handle_read_event, DISPATCHER_READ_EVENT, read_event);
 }
 

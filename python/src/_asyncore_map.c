@@ -555,11 +555,21 @@ static unsigned trait_if(int result, unsigned trait)
     return result > 0 ? trait : 0;
 }
 
+/* Whether obj.handle_read is its class's. */
+static bool class_reads(struct used_type *type, PyObject *obj)
+{
+    PyObject *method = NULL;
+    int unbound = _PyObject_GetMethod(obj, S.name.handle_read, &method);
+    type->handle_read = unbound ? method : type->handle_read;
+    Py_XDECREF(method); /* the class has it */
+    return unbound;
+}
+
 unsigned entry_traits(struct engine *e, struct entry *entry)
 {
     PyObject *obj = entry->obj;
-    if (entry->type < 0 || entry->flags & ENTRY_UNCLASSED ||
-        type_version(e->types[entry->type].type) != e->types[entry->type].version)
+    struct used_type *type = entry->type >= 0 ? &e->types[entry->type] : NULL;
+    if (type == NULL || entry->flags & ENTRY_UNCLASSED || type_version(type->type) != type->version)
         return 0;
     if (entry->traits & TRAIT_KNOWN)
         return entry->traits;
@@ -569,18 +579,17 @@ unsigned entry_traits(struct engine *e, struct entry *entry)
                       trait_if(is_ours(obj, S.name.handle_read_event, DISPATCHER_READ_EVENT), TRAIT_READ_EVENT) |
                       trait_if(attr_none(obj, S.name._asyncore_idle), TRAIT_NO_IDLE) |
                       trait_if(S.replacement[WITH_SEND_INITIATE] != NULL && attr_true(obj, S.name.debug) == 0 &&
-                                   is_ours(obj, S.name.initiate_send, WITH_SEND_INITIATE),
-                               TRAIT_SHORT);
+                                   is_ours(obj, S.name.initiate_send, WITH_SEND_INITIATE) && nothing_queued(obj),
+                               TRAIT_SHORT) |
+                      trait_if(class_reads(type, obj), TRAIT_READ);
     PyErr_Clear();
     if (entry->obj == obj)
         entry->traits = (uint8_t)traits;
     return traits;
 }
 
-unsigned serving_traits(PyObject *self)
+unsigned serving_entry_traits(PyObject *self)
 {
-    if (self != S.serving)
-        return 0;
     struct entry *entry = entry_at(S.serving_engine, S.serving_fd);
     return entry != NULL && entry->obj == self && S.serving_engine->thread == PyThread_get_thread_ident()
                ? entry_traits(S.serving_engine, entry)
@@ -648,8 +657,10 @@ void channel_note(PyObject *self)
 {
     struct engine *e = NULL;
     struct entry *entry = entry_of(self, &e);
-    if (entry != NULL)
-        entry_dirty(e, entry);
+    if (entry == NULL)
+        return;
+    entry->traits = 0;
+    entry_dirty(e, entry);
 }
 
 enum change {
@@ -670,7 +681,7 @@ static enum change change_of(PyObject *name)
     if (name == S.name._map || name == S.name._fileno || name == S.name.__class__)
         return CHANGE_PLACE;
     if (name == S.name._asyncore_idle || name == S.name.debug || name == S.name.initiate_send ||
-        name == S.name.handle_read_event)
+        name == S.name.handle_read_event || name == S.name.handle_read)
         return CHANGE_TRAIT;
     return CHANGE_NONE;
 }

@@ -7,28 +7,27 @@
 
 #define PIECE 65536 /* what one send is offered */
 
-/* Whether `_asyncore_out` is b"": 1, 0, or -1 with an exception. */
-static int nothing_queued(PyObject *self)
+bool nothing_queued(PyObject *self)
 {
     PyObject *held = NULL;
     if (lookup_attr(self, S.name._asyncore_out, &held) < 0)
-        return -1;
+        PyErr_Clear();
     Py_XDECREF(held);
     return held != NULL && PyBytes_CheckExact(held) && PyBytes_GET_SIZE(held) == 0;
 }
 
 /* Whether send(data) may take the short way: 1, 0, or -1 with an exception. */
-static int is_short(PyObject *self, PyObject *data)
+static int is_short(PyObject *self, PyObject *data, unsigned traits)
 {
     if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) == 0)
         return 0;
-    if (serving_traits(self) & TRAIT_SHORT)
-        return nothing_queued(self);
-    if (!is_ours(self, S.name.initiate_send, WITH_SEND_INITIATE))
+    if (traits & TRAIT_SHORT)
+        return 1;
+    if (!is_ours(self, S.name.initiate_send, WITH_SEND_INITIATE) || !nothing_queued(self))
         return 0;
-    int debug = attr_true(self, S.name.debug), empty = debug == 0 ? nothing_queued(self) : 0;
-    if (debug < 0 || empty <= 0)
-        return debug < 0 ? -1 : empty;
+    int debug = attr_true(self, S.name.debug);
+    if (debug != 0)
+        return debug < 0 ? -1 : 0;
     PyObject *map = PyObject_GetAttr(self, S.name._map);
     int elsewhere = map != NULL ? channel_elsewhere(map) : -1;
     Py_XDECREF(map);
@@ -43,13 +42,13 @@ static int keep_rest(PyObject *self, PyObject *data, Py_ssize_t sent)
     return result;
 }
 
-static int send_short(PyObject *self, PyObject *data, int fd)
+static int send_short(PyObject *self, PyObject *data, int fd, unsigned traits)
 {
     Py_ssize_t size = PyBytes_GET_SIZE(data);
     ssize_t sent = send_raw(fd, PyBytes_AS_STRING(data), size < PIECE ? (size_t)size : PIECE);
     if (PyErr_Occurred())
         return -1;
-    if (sent > 0 && touch(self) < 0)
+    if (sent > 0 && touch(self, traits) < 0)
         return -1;
     if (sent == size)
         return 0;
@@ -63,7 +62,8 @@ static int send_short(PyObject *self, PyObject *data, int fd)
 
 PyObject *with_send_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    int is = count == 1 && names == NULL ? is_short(self, args[0]) : 0;
+    unsigned traits = serving_traits(self);
+    int is = count == 1 && names == NULL ? is_short(self, args[0], traits) : 0;
     int fd = is > 0 ? channel_socket(self) : -1;
     if (is < 0 || fd == -2)
         return NULL;
@@ -73,7 +73,7 @@ PyObject *with_send_send(PyObject *self, PyObject *const *args, Py_ssize_t count
             channel_note(self);
         return result;
     }
-    if (send_short(self, args[0], fd) < 0)
+    if (send_short(self, args[0], fd, traits) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
