@@ -303,11 +303,37 @@ static bool is_ours(int error)
            error == -EADDRINUSE;
 }
 
-/* Setting it sends what was held back. */
+/* After what was sent: setting it sends what was held back. */
 static void remote_nodelay(struct pair *pair)
 {
     pair->nodelay = true;
     asyncore_setsockopt(&pair->remote.base, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+}
+
+/* Bytes were sent to the remote; `before` had been earlier. */
+static void remote_sent(struct pair *pair, uint64_t before)
+{
+    uint64_t bytes = pair->client.flow.bytes;
+
+    if (!pair->nodelay && bytes > before && (before > 0 || bytes > SMALL_SEND))
+        remote_nodelay(pair);
+}
+
+/* Sends what is in flight from a failed end, and what it can still be read of. */
+static void last_moves(struct pair *pair, struct end *end)
+{
+    struct move move = move_from(pair, end);
+    uint64_t first = end->flow.bytes, before;
+    enum flow_state state = flow_flush(&move);
+
+    for (int i = 0; i < LAST_MOVES && state == FLOW_DRY; i++) {
+        before = end->flow.bytes;
+        state = flow_move(&move);
+        if (end->flow.bytes == before)
+            break;
+    }
+    if (end == &pair->client) /* the reset would overtake what Nagle's rule holds back */
+        remote_sent(pair, first);
 }
 
 /* The end's socket failed. What had arrived by then is the peer's, as far as it takes it now. */
@@ -318,21 +344,8 @@ static void end_failed(struct pair *pair, struct end *end, int error)
 
     if (pair->state == GONE)
         return;
-    if (pair->state == OPEN) {
-        struct move move = move_from(pair, end);
-        enum flow_state state;
-        uint64_t before;
-
-        if (client && !pair->nodelay) /* the reset would overtake what Nagle's rule holds back */
-            remote_nodelay(pair);
-        state = flow_flush(&move);
-        for (int i = 0; i < LAST_MOVES && state == FLOW_DRY; i++) {
-            before = end->flow.bytes;
-            state = flow_move(&move);
-            if (end->flow.bytes == before)
-                break;
-        }
-    }
+    if (pair->state == OPEN)
+        last_moves(pair, end);
     if (is_reset(error))
         reason = client ? REASON_CLIENT_RESET : REASON_REMOTE_RESET;
     else if (is_ours(error))
@@ -398,15 +411,6 @@ static void pair_flowed(struct pair *pair, struct end *end, enum flow_state stat
         end_failed(pair, peer_of(pair, end), error);
     else
         pair_changed(pair);
-}
-
-/* Bytes were sent to the remote; `before` had been earlier. */
-static void remote_sent(struct pair *pair, uint64_t before)
-{
-    uint64_t bytes = pair->client.flow.bytes;
-
-    if (!pair->nodelay && bytes > before && (before > 0 || bytes > SMALL_SEND))
-        remote_nodelay(pair);
 }
 
 static int end_handle_read(struct asyncore_dispatcher *d)
