@@ -256,7 +256,7 @@ class ForwardTest(ProgramTest):
         failures = []
         for name, join in [(check[0], self.in_thread(*check[1:])) for check in checks]:
             try:
-                join()
+                join(4 * DEADLINE)  # longer than what hangs in it, which can say what that is
             except (Exception, AssertionError) as error:  # told below, by name
                 failures.append((name, error))
         if failures:

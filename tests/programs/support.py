@@ -4,6 +4,7 @@ The programs come from the directory $BIN (default: build/bin of this tree). $PR
 every command ("valgrind -q --error-exitcode=99 --leak-check=full"). Every program runs in an empty directory of its
 own, which must be empty again when the test ends; what a test started and did not stop is killed then, by its pid.
 """
+import functools
 import os
 import re
 import select
@@ -237,7 +238,7 @@ class ProgramTest(unittest.TestCase):
         return s
 
     def in_thread(self, function, *args):
-        """Runs function aside; the returned join() gives its result, or raises what it raised."""
+        """Runs function aside; the returned join(seconds) gives its result, or raises what it raised."""
         outcome = []
 
         def body():
@@ -249,8 +250,8 @@ class ProgramTest(unittest.TestCase):
         thread = threading.Thread(target=body, daemon=True)
         thread.start()
 
-        def join():
-            thread.join(DEADLINE)
+        def join(seconds=DEADLINE):
+            thread.join(seconds)
             if not outcome:
                 raise AssertionError("%s hangs" % function)
             if outcome[0][1]:
@@ -303,12 +304,17 @@ def is_reset(s):
         return True
 
 
-def pattern(size, seed=1):
-    """Bytes whose every stretch is different, so that a lost or doubled piece shows."""
+@functools.lru_cache(maxsize=None)
+def pattern_block(seed):
     block = bytearray()
     state = seed
-    while len(block) < min(size, 65521):  # a prime: no piece of a round size repeats in step with it
+    while len(block) < 65521:  # a prime: no piece of a round size repeats in step with it
         state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
         block += state.to_bytes(8, "little")[3:]
-    block = bytes(block[:65521])
+    return bytes(block[:65521])
+
+
+def pattern(size, seed=1):
+    """Bytes whose every stretch is different, so that a lost or doubled piece shows."""
+    block = pattern_block(seed)
     return (block * (size // len(block) + 1))[:size] if size else b""

@@ -346,7 +346,7 @@ class Resets(EndsTest):
                 ends = f.pair()
                 side = chance.randint(0, 1)
                 a, b = ends[side], ends[1 - side]
-                data = pattern(chance.randint(0, 300000), seed=chance.randint(1, 99))
+                data = pushed(chance.randint(0, 300000), seed=chance.randint(1, 9))
                 clean = chance.random() < 0.5
                 b.sendall(b"x" * chance.randint(0, 3))
                 a.settimeout(0)
