@@ -164,6 +164,15 @@ bool oracle_due(struct run *run, const char *who, uint64_t now, uint64_t due, ui
 
 /* -- Of every run -- */
 
+/* No kernel memory for the map's own wake-up, by chance: its loop did not even begin. */
+static bool never_began(const struct run *run, const char *map, int result)
+{
+    struct asyncore_sim_usage usage;
+
+    return run->weather == HARD && result == -ENOMEM && asyncore_sim_usage(run->world, map, &usage) == 0 &&
+           usage.turns <= 1;
+}
+
 /* A wait that was made to fail by hand ends its loop, as it should; so does a map that cannot get at its own wake-up.
  * Then nobody serves the peers any more. */
 bool oracle_excused(struct run *run)
@@ -175,6 +184,7 @@ bool oracle_excused(struct run *run)
     for (size_t i = 0; i < run->map_count; i++) {
         int result = asyncore_sim_result(run->world, run->maps[i]);
         run->loop_failed |= result < 0 && (engines || (memory && result == -ENOMEM));
+        run->loop_failed |= never_began(run, run->maps[i], result);
     }
     return run->loop_failed;
 }

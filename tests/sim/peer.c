@@ -248,6 +248,14 @@ void peer_connect(struct peer *peer, struct peer_host *host, const char *name, c
     add(peer, host);
 }
 
+void peer_address(const struct peer *peer, struct sockaddr_in *address)
+{
+    struct os *os = peer->host->os;
+    socklen_t length = sizeof *address;
+
+    os->getsockname(peer->fd, (struct sockaddr *)address, &length, os);
+}
+
 void peer_listen(struct peer *listener, struct peer_host *host, uint16_t port,
                  struct peer *(*accepted)(struct peer *listener))
 {

@@ -95,6 +95,9 @@ void peer_listen(struct peer *listener, struct peer_host *host, uint16_t port,
                  struct peer *(*accepted)(struct peer *listener));
 void peer_close_listener(struct peer *listener);
 
+/* A client's own address, once it is connected. */
+void peer_address(const struct peer *peer, struct sockaddr_in *address);
+
 /* There is something to send now, or something else changed: looks at the peer again. */
 void peer_touch(struct peer *peer);
 

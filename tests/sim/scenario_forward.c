@@ -1,18 +1,17 @@
-/* scenario_forward.c: portforward between clients and servers, either of which may be rude. The streams say themselves
- * which they are, so that each end finds its other end, and what came out at one can be held against what went in at
- * the other: all bytes before an end, an end only where there was one, and a reset never as one.
+/* scenario_forward.c: portforward between clients and servers, either of which may be rude: all bytes before an end, an
+ * end only where there was one, and a reset never as one.
  *
  * The remote is an address or a name, answers late or not at all, refuses, or cannot be reached. In some worlds it is
- * deaf: everything fills up, until the forwarder reads no more from clients, and then these reset. In some it is hasty: its
- * timeouts are short, so that pairs end before they are done, and then no peer may take that for an end of stream.
+ * deaf: everything fills up, until the forwarder reads no more from clients, and then these reset. In some it is hasty:
+ * its timeouts are short, so that pairs end before they are done, and then no peer may take that for an end of stream.
  *
  * When everybody should be done the forwarder drains, and its loop must end. */
-#include "program.h"
-
-#include "../../portforward/pair.c"
-#include "../../portforward/rule.c"
-#include "../../portforward/service.c"
-#include "sim.h"
+#include "../../portforward/remote.h"
+#include "forwarder.h"
+#include "oracle.h"
+#include "sides.h"
+#include <errno.h>
+#include <stdio.h>
 
 enum {
     PAIRS = 8,
@@ -34,74 +33,19 @@ enum remote_kind {
     SILENT
 };
 
-struct side {
-    struct peer peer;
-    const struct pair *reset; /* its pair, when it was reset */
-    struct side *from;        /* whose bytes come */
-    unsigned char head[8];
-};
-
 struct forwarding {
-    struct service *service;
-    struct log *log;
+    struct forwarder forwarder;
     enum remote_kind remote;
     bool hasty;
-    int count;
-    struct peer listener;
-    struct side clients[PAIRS], servers[PAIRS];
+    struct sides sides;
+    const struct pair *reset[PAIRS]; /* a client's, when that reset */
 };
-
-static struct side *side_by_salt(struct forwarding *state, uint64_t salt)
-{
-    for (int i = 0; i < PAIRS; i++) {
-        if (state->clients[i].peer.salt == salt)
-            return &state->clients[i];
-        if (state->servers[i].peer.salt == salt)
-            return &state->servers[i];
-    }
-    return NULL;
-}
-
-/* The first eight bytes are the salt of the stream. */
-static void learn(struct run *run, struct side *side, const unsigned char *data, size_t size)
-{
-    uint64_t at = side->peer.received, salt;
-
-    memcpy(side->head + at, data, size < 8 - at ? size : 8 - at);
-    if (at + size < 8)
-        return;
-    memcpy(&salt, side->head, 8);
-    side->from = side_by_salt(run->state, salt);
-    if (!oracle_that(run, side->from != NULL, "prefix", "%s gets a stream that nobody sent", side->peer.name))
-        return;
-    if (side->from->from == NULL)
-        side->from->from = side;
-    oracle_that(run, side->from->from == side, "prefix", "%s gets what was sent to another than %s", side->peer.name,
-                side->from->peer.name);
-}
-
-static void input(struct peer *peer, const unsigned char *data, size_t size)
-{
-    struct side *side = (struct side *)peer;
-    struct run *run = peer_run(peer);
-    uint64_t skip = 0;
-
-    if (peer->received < 8) {
-        skip = 8 - peer->received < size ? 8 - peer->received : size;
-        learn(run, side, data, size);
-    }
-    if (side->from != NULL && size > skip)
-        oracle_prefix(run, peer->name, side->from->peer.salt, peer->received + skip, data + skip, size - skip);
-}
-
-static const struct peer_class side_class = {.input = input};
 
 static void plan(struct run *run, struct peer *peer, size_t total)
 {
     struct random *r = &run->random;
     struct peer_plan *p = &peer->plan;
 
-    peer->class_ = &side_class;
     peer->salt = random_word(r);
     p->start = random_in(r, 0, 10 * ASYNCORE_SIM_MS);
     p->total = random_chance(r, 60) ? total : random_chance(r, 20) ? 0 : random_scale(r, 8, 2 * total);
@@ -115,14 +59,6 @@ static void plan(struct run *run, struct peer *peer, size_t total)
     if (random_chance(r, 20))
         p->read_start = random_in(r, 0, ASYNCORE_SIM_SECOND);
     peer_plan_reading(p, r, total);
-}
-
-static struct peer *accepted(struct peer *listener)
-{
-    struct forwarding *state = listener->owner;
-
-    oracle_that(peer_run(listener), listener->accepts < PAIRS, "more", "more connections than clients");
-    return listener->accepts < PAIRS ? &state->servers[listener->accepts].peer : NULL;
 }
 
 static const char *draw_remote(struct run *run, struct forwarding *state)
@@ -154,44 +90,28 @@ static const char *draw_remote(struct run *run, struct forwarding *state)
 
 /* -- Deaf remotes -- */
 
-static struct pair *pair_of(struct run *run, const struct peer *client)
-{
-    struct forwarding *state = run->state;
-    struct os *os = sim_os(run->world, "client");
-    struct sockaddr_storage own, other;
-    socklen_t own_length = sizeof own, other_length;
-
-    if (client->fd < 0 || os->getsockname(client->fd, (struct sockaddr *)&own, &own_length, os) < 0)
-        return NULL;
-    for (struct pair *p = state->service->rules.pairs.first; p != NULL; p = p->next) {
-        other_length = sizeof other;
-        if (asyncore_peername(&p->client.base, &other, &other_length) == 0 &&
-            ((struct sockaddr_in *)&own)->sin_port == ((struct sockaddr_in *)&other)->sin_port)
-            return p;
-    }
-    return NULL;
-}
-
 static void check_noticed(struct asyncore_sim *world, void *arg)
 {
     struct side *client = arg;
     struct run *run = peer_run(&client->peer);
-    const struct forwarding *state = run->state;
+    struct forwarding *state = run->state;
 
     (void)world;
-    for (const struct pair *p = state->service->rules.pairs.first; p != NULL; p = p->next)
-        oracle_that(run, p != client->reset, "deaf", "the reset of %s is not noticed", client->peer.name);
+    oracle_that(run, !forwarder_has(&state->forwarder, state->reset[client - state->sides.clients]), "deaf",
+                "the reset of %s is not noticed", client->peer.name);
 }
 
 static void reset_client(struct asyncore_sim *world, void *arg)
 {
     struct side *client = arg;
     struct run *run = peer_run(&client->peer);
+    struct forwarding *state = run->state;
     const struct asyncore_sim_link *link = &run->options.link;
+    const struct visit *visit = forwarder_visit(&state->forwarder, &client->own);
 
-    client->reset = pair_of(run, &client->peer);
+    state->reset[client - state->sides.clients] = visit != NULL ? visit->pair : NULL;
     peer_end(&client->peer, PEER_RESETS);
-    if (client->reset != NULL && !run->hard && run->options.chances[ASYNCORE_SIM_LINGER] == 0)
+    if (visit != NULL && visit->pair != NULL && !run->hard && run->options.chances[ASYNCORE_SIM_LINGER] == 0)
         asyncore_sim_at(world, run_now(run) + NOTICED * ASYNCORE_SIM_MS + link->delay + link->jitter, check_noticed,
                         client);
 }
@@ -201,21 +121,14 @@ static void plan_deaf(struct run *run, struct forwarding *state)
     size_t buffers = run->options.send_buffer + run->options.receive_buffer;
 
     for (int i = 0; i < PAIRS; i++) {
-        state->servers[i].peer.plan.read_start = DEAF * ASYNCORE_SIM_SECOND;
-        state->clients[i].peer.plan = (struct peer_plan){.total = 2 * buffers + (256 << 10), .end = PEER_RESETS};
+        state->sides.servers[i].peer.plan.read_start = DEAF * ASYNCORE_SIM_SECOND;
+        state->sides.clients[i].peer.plan = (struct peer_plan){.total = 2 * buffers + (256 << 10), .end = PEER_RESETS};
         asyncore_sim_at(run->world, random_in(&run->random, 2, 8) * ASYNCORE_SIM_SECOND, reset_client,
-                        &state->clients[i]);
+                        &state->sides.clients[i]);
     }
 }
 
 /* -- The forwarder -- */
-
-/* Lines of connections say how they ended, and the oracles look at what the peers got; all other lines complain. */
-static void log_text(void *arg, const char *text)
-{
-    if (strstr(text, " end=") == NULL)
-        run_log(arg, "error", text);
-}
 
 static void rule_text(struct run *run, struct forwarding *state, char *text, size_t size)
 {
@@ -232,48 +145,37 @@ static void rule_text(struct run *run, struct forwarding *state, char *text, siz
                  (unsigned)random_scale(r, 1, 2000), (unsigned)random_scale(r, 1, 4000), path);
 }
 
-static int forwarder_start(struct run *run, struct asyncore_map *map)
+static void begin_forwarder(struct run *run, struct forwarding *state, char *text, size_t size)
 {
-    struct forwarding *state = run->state;
-    struct log_options log = {.line = log_text, .arg = run};
-    struct service_options options = {.max = 1000};
-    struct config config;
-    char text[256];
-    int error = -ENOMEM;
+    /* With several addresses: a server's reset may come before the forwarder has seen that it is connected, and then it
+     * tries the next. */
+    static const unsigned reasons[] = {
+        [ADDRESS] = MAY_BE_CLOSED,
+        [HOSTS_NAME] = MAY_BE_CLOSED | MAY_BE_REFUSED,
+        [SLOW_NAME] = MAY_BE_CLOSED,
+        [SECOND_ADDRESS] = MAY_BE_CLOSED | MAY_BE_REFUSED,
+        [NO_NAME] = MAY_BE_NAMELESS,
+        [REFUSES] = MAY_BE_REFUSED,
+        [UNREACHABLE] = MAY_FAIL,
+        [SILENT] = MAY_TIME_OUT,
+    };
 
-    rule_text(run, state, text, sizeof text);
-    config_init(&config, NULL, NULL, NULL);
-    if (config_line(&config, "scenario", text) == 0)
-        error = log_open(&state->log, map, &log);
-    options.log = state->log;
-    if (error == 0)
-        error = service_new(&state->service, map, &options);
-    if (error == 0 && service_apply(state->service, &config) < 0)
-        error = -ENOMEM;
-    config_free(&config);
-    return error;
-}
-
-static void forwarder_free(struct forwarding *state)
-{
-    service_free(state->service);
-    log_close(state->log);
-    state->service = NULL;
-    state->log = NULL;
+    rule_text(run, state, text, size);
+    state->forwarder.run = run;
+    state->forwarder.max = 1000;
+    state->forwarder.reasons = MAY_BE_RESET | (state->hasty ? MAY_TIME_OUT : 0) | reasons[state->remote];
 }
 
 static void drain(struct asyncore_sim *world, void *arg)
 {
     struct run *run = arg;
     struct forwarding *state = run->state;
-    const struct rules *rules = &state->service->rules;
 
     (void)world;
-    oracle_that(run, rules->pairs.first == NULL || oracle_excused(run), "stuck", "a pair is left in the forwarder");
-    for (const struct rule *rule = rules->first; rule; rule = rule->next)
-        for (unsigned i = 0; i < rule->listener_count; i++)
-            oracle_listens(run, &rule->listeners[i]->base);
-    service_drain(state->service, DRAIN_MS);
+    oracle_that(run, forwarder_pairs(&state->forwarder) == 0 || oracle_excused(run), "stuck",
+                "a pair is left in the forwarder");
+    forwarder_look(&state->forwarder);
+    forwarder_drain(&state->forwarder, DRAIN_MS);
 }
 
 static void start_peers(struct run *run, size_t total)
@@ -282,18 +184,18 @@ static void start_peers(struct run *run, size_t total)
     struct peer_host *clients = peer_host(run, "client");
     char name[32];
 
-    for (int i = 0; i < state->count; i++) {
-        plan(run, &state->clients[i].peer, total);
-        plan(run, &state->servers[i].peer, total);
+    for (int i = 0; i < state->sides.count; i++) {
+        plan(run, &state->sides.clients[i].peer, total);
+        plan(run, &state->sides.servers[i].peer, total);
         if (random_chance(&run->random, 30)) /* one that needs the client's end to go on */
-            state->servers[i].peer.plan.end = PEER_WAITS;
+            state->sides.servers[i].peer.plan.end = PEER_WAITS;
         snprintf(name, sizeof name, "client %d", i);
-        peer_connect(&state->clients[i].peer, clients, name, asyncore_sim_address(run->world, "forward", AF_INET),
+        peer_connect(&state->sides.clients[i].peer, clients, name, asyncore_sim_address(run->world, "forward", AF_INET),
                      8080);
     }
     for (int i = 0; run->config->full && i < PAIRS; i++) {
-        peer_plan_full(&state->clients[i].peer.plan);
-        peer_plan_full(&state->servers[i].peer.plan);
+        peer_plan_full(&state->sides.clients[i].peer.plan);
+        peer_plan_full(&state->sides.servers[i].peer.plan);
     }
 }
 
@@ -301,24 +203,29 @@ static int start(struct run *run)
 {
     struct forwarding *state = run->state = run_alloc(run, sizeof *state);
     struct asyncore_map *map = run_map(run, "forward");
-    struct peer_host *servers = peer_host(run, "server");
-    size_t total = (size_t)run_size(run, random_chance(&run->random, 1) ? 1 << 20 : 64 << 10, 6000);
-    int error = map != NULL ? forwarder_start(run, map) : -ENOMEM;
+    size_t total;
+    char text[256];
+    int error = -ENOMEM;
 
+    peer_host(run, "server");
+    total = (size_t)run_size(run, random_chance(&run->random, 1) ? 1 << 20 : 64 << 10, 6000);
+    if (map != NULL) {
+        begin_forwarder(run, state, text, sizeof text);
+        error = forwarder_start(&state->forwarder, map, (const char *const[]){text, NULL});
+    }
     if (error < 0) {
-        forwarder_free(state);
+        forwarder_free(&state->forwarder);
         return error;
     }
+    sides_begin(run, &state->sides, (int)run_size(run, PAIRS, 2));
     run->connections = 2 * PAIRS;
     run->free_turns = 2 * DRAIN / RETRY_FAILED + 100; /* timers, and names that are looked up again and again */
-    state->count = (int)run_size(run, PAIRS, 2);
     start_peers(run, total);
     if (!run->config->full && !state->hasty && state->remote <= HOSTS_NAME &&
         run->options.send_buffer + run->options.receive_buffer <= DEAF_BUFFERS && random_chance(&run->random, 8))
         plan_deaf(run, state);
-    state->listener.owner = state;
     if (state->remote != REFUSES)
-        peer_listen(&state->listener, servers, 80, accepted);
+        sides_listen(run, &state->sides, "server", 80);
     asyncore_sim_at(run->world, DRAIN * ASYNCORE_SIM_SECOND, drain, run);
     return 0;
 }
@@ -327,56 +234,47 @@ static void finish(struct run *run)
 {
     struct forwarding *state = run->state;
 
-    forwarder_free(state);
-    peer_close_listener(&state->listener);
+    forwarder_free(&state->forwarder);
+    peer_close_listener(&state->sides.listener);
 }
 
-static bool polite(const struct side *side)
+static void check_side(struct run *run, const struct side *side)
 {
-    return side->peer.plan.end <= PEER_WAITS && side->peer.plan.enough == 0;
+    const struct forwarding *state = run->state;
+
+    side_check(run, side);
+    if (!run->hard && !state->hasty && side_polite(side) && side->from != NULL && side_polite(side->from))
+        side_check_whole(run, side);
 }
 
-static void check_side(struct run *run, const struct side *side, bool hasty)
+/* There is no remote: every client is told so by a reset. */
+static void check_refused(struct run *run, const struct peer *client, bool polite)
 {
-    const struct peer *peer = &side->peer, *from = side->from != NULL ? &side->from->peer : NULL;
-
-    if (peer->state == PEER_PLANNED)
+    if (client->got_end)
+        oracle_reported(run, client->name, false);
+    if (run_scripted(run, ASYNCORE_SIM_SETSOCKOPT))
         return;
-    oracle_done(run, peer->name, peer->state == PEER_DONE);
-    if (from == NULL)
-        return;
-    oracle_no_more(run, peer->name, from->sent, peer->received);
-    if (peer->got_end && run_scripted(run, ASYNCORE_SIM_SETSOCKOPT)) /* without SO_LINGER there is no reset */
-        oracle_reported(run, peer->name, from->sent_end && from->sent == peer->received);
-    else if (peer->got_end)
-        oracle_end(run, peer->name, from->sent_end, from->sent, peer->received);
-    if (run->hard || hasty || !polite(side) || !polite(side->from))
-        return;
-    oracle_clean(run, peer->name, peer->error);
-    oracle_complete(run, peer->name, from->plan.total, peer->received);
-    oracle_that(run, peer->got_end, "end", "%s got no end of stream", peer->name);
+    oracle_that(run, !client->got_end, "end", "%s got an end of stream, and there is no remote", client->name);
+    oracle_that(run, !polite || client->error != 0, "end", "%s was not told that there is no remote", client->name);
 }
 
 static void check(struct run *run)
 {
     struct forwarding *state = run->state;
-    bool refused = state->remote >= NO_NAME, resets = !run_scripted(run, ASYNCORE_SIM_SETSOCKOPT);
+    size_t polite = 0;
 
-    for (int i = 0; i < state->count; i++) {
-        const struct side *client = &state->clients[i];
-        check_side(run, client, state->hasty);
-        check_side(run, &state->servers[i], state->hasty);
-        oracle_that(run, !refused || !client->peer.got_end || !resets, "end",
-                    "%s got an end of stream, and there is no remote", client->peer.name);
-        oracle_that(run, !refused || !polite(client) || client->peer.error != 0 || !resets, "end",
-                    "%s was not told that there is no remote", client->peer.name);
-        if (refused && client->peer.got_end)
-            oracle_reported(run, client->peer.name, false);
-        if (!refused && !run->hard && polite(client))
-            oracle_that(run,
-                        client->peer.got_end || (state->hasty && client->peer.error != 0) || client->from == NULL || !polite(client->from), "end",
-                        "%s got neither an end nor a reset", client->peer.name);
+    for (int i = 0; i < state->sides.count; i++) {
+        const struct side *client = &state->sides.clients[i];
+        check_side(run, client);
+        check_side(run, &state->sides.servers[i]);
+        polite += side_polite(client);
+        if (state->remote >= NO_NAME)
+            check_refused(run, &client->peer, side_polite(client));
     }
+    if (!run->hard && !state->hasty && state->remote < NO_NAME)
+        oracle_that(run, state->sides.listener.accepts >= polite, "served", "%zu servers are asked by %zu clients",
+                    state->sides.listener.accepts, polite);
+    forwarder_check(&state->forwarder);
 }
 
 const struct scenario scenario_forward = {

@@ -5,7 +5,7 @@
 
 extern const struct scenario scenario_echo, scenario_echo_logging, scenario_hello_http, scenario_client_http,
     scenario_room, scenario_forward, scenario_timers, scenario_names, scenario_udp, scenario_files,
-    scenario_accept_storm, scenario_corners, scenario_idle, scenario_depot, scenario_reuse, scenario_swarm;
+    scenario_accept_storm, scenario_corners, scenario_idle, scenario_depot, scenario_reuse, scenario_swarm, scenario_rules;
 
 const struct scenario *const scenarios[] = {&scenario_echo,
                                             &scenario_echo_logging,
@@ -23,6 +23,7 @@ const struct scenario *const scenarios[] = {&scenario_echo,
                                             &scenario_depot,
                                             &scenario_reuse,
                                             &scenario_swarm,
+                                            &scenario_rules,
                                             NULL};
 
 const struct scenario *scenario_find(const char *name)
