@@ -9,6 +9,7 @@
 
 static enum flow_state watched_flow(struct move *move, enum flow_state (*fn)(struct move *));
 static void watched_line(struct log *log, const struct log_connection *line);
+static void watched_blame(const struct pair *pair);
 static int watched_start(const struct rule *rule, struct plan *plan, int fd, const struct sockaddr *client,
                          socklen_t length, void *source);
 static void watched_refusal(const struct rule *rule, const struct sockaddr_storage *client, struct asyncore_map *map,
@@ -18,11 +19,13 @@ static void watched_refusal(const struct rule *rule, const struct sockaddr_stora
 #define flow_flush(move)          watched_flow(move, flow_flush)
 #define flow_move(move)           watched_flow(move, flow_move)
 #define log_connection(log, line) watched_line(log, line)
+#define remotes_failed(...)       (watched_blame(pair), remotes_failed(__VA_ARGS__))
 #include "../../portforward/pair.c"
 #undef flow_fill
 #undef flow_flush
 #undef flow_move
 #undef log_connection
+#undef remotes_failed
 
 #define pair_start(plan, fd, client, length, source) watched_start(rule, plan, fd, client, length, source)
 #define client_reset(map, fd)                        watched_refusal(rule, &client, map, fd)
@@ -193,7 +196,8 @@ static unsigned may_of(const char *end)
     } ends[] = {{"closed", MAY_BE_CLOSED},           {"client-reset", MAY_BE_RESET}, {"remote-reset", MAY_BE_RESET},
                 {"connect-refused", MAY_BE_REFUSED}, {"connect-failed", MAY_FAIL},   {"connect-timeout", MAY_TIME_OUT},
                 {"idle-timeout", MAY_TIME_OUT},      {"half-timeout", MAY_TIME_OUT}, {"life-timeout", MAY_TIME_OUT},
-                {"no-address", MAY_BE_NAMELESS}};
+                {"no-address", MAY_BE_NAMELESS},
+                {"no-resources", MAY_LACK}};
 
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (strcmp(ends[i].end, end) == 0)
@@ -250,6 +254,19 @@ static void check_times(const struct forwarder *f, const struct visit *v)
         check_time(f, "half-timeout", v->moved, options->half, true);
 }
 
+/* Of the only address it is told apart: it cannot have failed when what is missing is missing here. */
+static void check_blame(const struct forwarder *f, const struct visit *v)
+{
+    struct sockaddr_storage address;
+    socklen_t length;
+    const struct plan *plan = v->pair != NULL ? v->pair->plan : NULL;
+    bool single = plan != NULL && plan->remote_count == 1 &&
+                  asyncore_parse_address(remote_host(plan->remotes[0]), "80", &address, &length) == 0;
+
+    oracle_that(f->run, !single || v->blamed == 0 || strcmp(f->end, "no-resources") != 0, "blame",
+                "a remote is said to have failed, and it did not");
+}
+
 /* The one whose pair is not in the list any more. */
 static struct visit *visit_ending(struct forwarder *f)
 {
@@ -269,6 +286,7 @@ static void watched_end(struct plan *plan, void *source)
             f->end != NULL) {
             check_reason(f);
             check_times(f, v);
+            check_blame(f, v);
         }
         v->live = false;
         v->pair = NULL;
@@ -278,6 +296,16 @@ static void watched_end(struct plan *plan, void *source)
     }
     f->end = NULL;
     plan_ended(plan, source);
+}
+
+static void watched_blame(const struct pair *pair)
+{
+    struct visit *v = visit_of(watched, pair);
+
+    if (v == NULL)
+        v = watched->coming;
+    if (oracle_that(watched->run, v != NULL, "blame", "a pair that is gone says that its remote failed"))
+        v->blamed = now_of(watched);
 }
 
 static void watched_line(struct log *log, const struct log_connection *line)

@@ -6,6 +6,7 @@
  *     "paused"    a listener rests only while there is a reason, and something that will end it
  *     "early", "late"   timeouts, to a tick (and the time that a turn takes, if calls take time)
  *     "reason"    what the log says of a pair's end is one of the reasons that this world has
+ *     "blame"     what the forwarder lacks is no failure of the remote's
  *     "flow"      what the parts of the data path promise each other
  *     "option"    sockets have the options that they should have by now
  *     "drain"     it ends when the last pair does, at its deadline at the latest, and that is told once
@@ -26,7 +27,8 @@ enum {
     MAY_BE_REFUSED = 1 << 2,
     MAY_FAIL = 1 << 3, /* connect: unreachable */
     MAY_TIME_OUT = 1 << 4,
-    MAY_BE_NAMELESS = 1 << 5
+    MAY_BE_NAMELESS = 1 << 5,
+    MAY_LACK = 1 << 6 /* descriptors */
 };
 
 struct pair;
@@ -38,6 +40,7 @@ struct visit {
     struct sockaddr_in client;
     struct rule_options options;
     bool refused, live;
+    uint64_t blamed; /* when its remote was said to have failed; 0: never */
     bool delays;                          /* the remote's Nagle delays should be off by now */
     uint64_t began, opened, moved, ended; /* asyncore_now; opened 0: never */
 };

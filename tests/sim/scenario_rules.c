@@ -1,5 +1,5 @@
 /* scenario_rules.c: portforward's rules: limits, timeouts, remotes of which the first does not answer, names that
- * change, reloads, and drains while clients come. What is true of it at every moment is watched by forwarder.c; here
+ * change, reloads, drains while clients come, and few descriptors. What is true of it at every moment is watched by forwarder.c; here
  * each client has to be served, if nothing in its world speaks against that.
  *
  * Some clients come over a second rule, which forwards to a Unix socket of the forwarder's own, where a third takes
@@ -54,7 +54,7 @@ struct state {
     uint64_t connect, resolved; /* ms; when a name is right at the latest */
     uint64_t window, drain_at;
     bool hop, hop_goes, hop_narrow;
-    bool hasty, refuses, early;
+    bool hasty, refuses, early, scarce;
     struct rules_text first;
     struct reload reloads[RELOADS];
     int reload_count;
@@ -184,7 +184,7 @@ static void reload(struct asyncore_sim *world, void *arg)
 
     (void)world;
     taken = forwarder_apply(f, reload->rules.lines);
-    oracle_that(run, taken == should || (run->hard && !taken), "reload", "new rules are %s",
+    oracle_that(run, taken == should || ((run->hard || state_of(run)->scarce) && !taken), "reload", "new rules are %s",
                 taken ? "taken, and cannot be" : "not taken");
 }
 
@@ -318,8 +318,9 @@ static void draw(struct run *run, struct state *state)
     draw_rules(run, state, state->hop, false, &state->first);
     draw_reloads(run, state);
     draw_drain(run, state);
-    f->reasons = MAY_BE_CLOSED | MAY_BE_RESET;
-    if (state->hasty || state->hop_narrow)
+    state->scarce = random_chance(r, 12);
+    f->reasons = MAY_BE_CLOSED | MAY_BE_RESET | (state->scarce ? MAY_LACK : 0);
+    if (state->hasty || state->hop_narrow || (state->hop && state->scarce)) /* each waits for the other's descriptors */
         f->reasons |= MAY_TIME_OUT;
     if (state->remote == MOVES || (state->hop && (state->hop_goes || state->early)))
         f->reasons |= MAY_BE_REFUSED;
@@ -343,6 +344,8 @@ static int start(struct run *run)
         forwarder_free(&state->forwarder);
         return error;
     }
+    if (state->scarce)
+        asyncore_sim_set_descriptors(run->world, "forward", (unsigned)random_in(&run->random, 8, 20));
     run->connections = 4 * CLIENTS;
     run->free_turns = 4 * LATE / RETRY_FAILED + 200; /* lookups, tokens, reports */
     start_peers(run, state);
@@ -369,7 +372,7 @@ static bool over_hop(const struct state *state, const struct side *side)
 
 static void check_side(struct run *run, const struct state *state, const struct side *side)
 {
-    bool whole = side->from != NULL && side_polite(side) && side_polite(side->from) && !run->hard && !state->hasty &&
+    bool whole = side->from != NULL && side_polite(side) && side_polite(side->from) && !run->hard && !state->scarce && !state->hasty &&
                  !state->early && !(over_hop(state, side) && (state->hop_goes || state->hop_narrow));
 
     if (!over_hop(state, side) || whole)
@@ -386,7 +389,7 @@ static bool to_be_served(const struct run *run, const struct state *state, const
     char text[64];
     size_t n;
 
-    if (run->hard || !side_polite(client) || state->hasty || state->refuses || state->early ||
+    if (run->hard || state->scarce || !side_polite(client) || state->hasty || state->refuses || state->early ||
         (hop && (state->hop_goes || state->hop_narrow)))
         return false;
     if (state->remote == MOVES && client->peer.plan.start < state->resolved)
@@ -402,7 +405,7 @@ static bool to_be_seen(const struct run *run, const struct state *state, const s
     const unsigned *chances = run->options.chances;
     uint64_t way = run->options.link.delay + run->options.link.jitter;
 
-    return !run->hard && client->peer.opened > 0 && !(hop && state->hop_goes) && chances[ASYNCORE_SIM_EAGAIN] == 0 &&
+    return !run->hard && !state->scarce && client->peer.opened > 0 && !(hop && state->hop_goes) && chances[ASYNCORE_SIM_EAGAIN] == 0 &&
            chances[ASYNCORE_SIM_EINTR] == 0 && client->peer.opened + 2 * way + ASYNCORE_SIM_MS < state->drain_at;
 }
 
@@ -440,7 +443,7 @@ static void check(struct run *run)
         check_side(run, state, &state->sides.servers[i]);
         check_client(run, state, &state->sides.clients[i], state->hops[i]);
     }
-    if ((state->remote == AFTER_UNREACHABLE || state->remote == AFTER_SILENT) && !run->hard && !state->hasty)
+    if ((state->remote == AFTER_UNREACHABLE || state->remote == AFTER_SILENT) && !run->hard && !state->hasty && !state->scarce)
         check_quick(run, &state->forwarder);
     forwarder_check(&state->forwarder);
 }
