@@ -155,14 +155,16 @@ class async_chat(asyncore.dispatcher):
                 if first is None:
                     self.handle_close()
                     return
+            if isinstance(first, str) and self.use_encoding:
+                first = first.encode(self.encoding)
+                if first:
+                    self.producer_fifo[0] = first  # part of a character may be sent
             size = self.ac_out_buffer_size
             try:
                 data = first[:size]
             except TypeError:
                 self._asyncore_produce(first)
                 continue
-            if isinstance(data, str) and self.use_encoding:
-                data = data.encode(self.encoding)
             try:
                 sent = self.send(data)
             except OSError:
