@@ -316,6 +316,8 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
             return -1;
         if (count == -ECHILD ? engine_restart(e) < 0 : count < 0 && library_error(count) < 0)
             return -1;
+        if (count == -ECHILD)
+            start = asyncore_now(e->map); /* the other had no time for a child */
         int found = count > 0 ? waker_seen(loop, events, count) : 0;
         if (found != 0 || e->bad != 0 || Py_SIZE(loop->calls) != 0 || PyDict_GET_SIZE(loop->map) == 0)
             return found;
