@@ -399,6 +399,9 @@ static struct PyModuleDef module_def = {
     .m_slots = module_slots,
 };
 
+/* 3.8 does not say itself that it is to be seen. */
+ASYNCORE_API PyMODINIT_FUNC PyInit__asyncore(void);
+
 PyMODINIT_FUNC PyInit__asyncore(void)
 {
     return PyModuleDef_Init(&module_def);
