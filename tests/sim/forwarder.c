@@ -196,8 +196,7 @@ static unsigned may_of(const char *end)
     } ends[] = {{"closed", MAY_BE_CLOSED},           {"client-reset", MAY_BE_RESET}, {"remote-reset", MAY_BE_RESET},
                 {"connect-refused", MAY_BE_REFUSED}, {"connect-failed", MAY_FAIL},   {"connect-timeout", MAY_TIME_OUT},
                 {"idle-timeout", MAY_TIME_OUT},      {"half-timeout", MAY_TIME_OUT}, {"life-timeout", MAY_TIME_OUT},
-                {"no-address", MAY_BE_NAMELESS},
-                {"no-resources", MAY_LACK}};
+                {"no-address", MAY_BE_NAMELESS},     {"no-resources", MAY_LACK}};
 
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (strcmp(ends[i].end, end) == 0)
@@ -255,13 +254,12 @@ static void check_times(const struct forwarder *f, const struct visit *v)
 }
 
 /* Of the only address it is told apart: it cannot have failed when what is missing is missing here. */
-static void check_blame(const struct forwarder *f, const struct visit *v)
+static void check_blame(const struct forwarder *f, const struct visit *v, const struct plan *plan)
 {
     struct sockaddr_storage address;
     socklen_t length;
-    const struct plan *plan = v->pair != NULL ? v->pair->plan : NULL;
-    bool single = plan != NULL && plan->remote_count == 1 &&
-                  asyncore_parse_address(remote_host(plan->remotes[0]), "80", &address, &length) == 0;
+    bool single =
+        plan->remote_count == 1 && asyncore_parse_address(remote_host(plan->remotes[0]), "80", &address, &length) == 0;
 
     oracle_that(f->run, !single || v->blamed == 0 || strcmp(f->end, "no-resources") != 0, "blame",
                 "a remote is said to have failed, and it did not");
@@ -286,7 +284,7 @@ static void watched_end(struct plan *plan, void *source)
             f->end != NULL) {
             check_reason(f);
             check_times(f, v);
-            check_blame(f, v);
+            check_blame(f, v, plan);
         }
         v->live = false;
         v->pair = NULL;

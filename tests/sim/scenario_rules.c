@@ -293,6 +293,8 @@ static void start_peers(struct run *run, struct state *state)
         server->salt = random_word(r);
         plan_client(run, state, client, burst);
         plan_server(run, server);
+        if (i > 0 && random_chance(r, 10)) /* as the one before hears that its remote refuses */
+            client->plan.start = state->sides.clients[i - 1].peer.plan.start + 2 * run->options.link.delay;
         state->hops[i] = state->hop && random_chance(r, 40);
         snprintf(name, sizeof name, "client %d", i);
         peer_connect(client, peer_host(run, random_chance(r, 75) ? "client" : "guest"), name, forward,
@@ -372,8 +374,8 @@ static bool over_hop(const struct state *state, const struct side *side)
 
 static void check_side(struct run *run, const struct state *state, const struct side *side)
 {
-    bool whole = side->from != NULL && side_polite(side) && side_polite(side->from) && !run->hard && !state->scarce && !state->hasty &&
-                 !state->early && !(over_hop(state, side) && (state->hop_goes || state->hop_narrow));
+    bool whole = side->from != NULL && side_polite(side) && side_polite(side->from) && !run->hard && !state->scarce &&
+                 !state->hasty && !state->early && !(over_hop(state, side) && (state->hop_goes || state->hop_narrow));
 
     if (!over_hop(state, side) || whole)
         side_check(run, side);
@@ -405,8 +407,9 @@ static bool to_be_seen(const struct run *run, const struct state *state, const s
     const unsigned *chances = run->options.chances;
     uint64_t way = run->options.link.delay + run->options.link.jitter;
 
-    return !run->hard && !state->scarce && client->peer.opened > 0 && !(hop && state->hop_goes) && chances[ASYNCORE_SIM_EAGAIN] == 0 &&
-           chances[ASYNCORE_SIM_EINTR] == 0 && client->peer.opened + 2 * way + ASYNCORE_SIM_MS < state->drain_at;
+    return !run->hard && !state->scarce && client->peer.opened > 0 && !(hop && state->hop_goes) &&
+           chances[ASYNCORE_SIM_EAGAIN] == 0 && chances[ASYNCORE_SIM_EINTR] == 0 &&
+           client->peer.opened + 2 * way + ASYNCORE_SIM_MS < state->drain_at;
 }
 
 static void check_client(struct run *run, const struct state *state, const struct side *client, bool hop)
@@ -415,6 +418,9 @@ static void check_client(struct run *run, const struct state *state, const struc
 
     if (to_be_seen(run, state, client, hop))
         oracle_that(run, visit != NULL, "unseen", "%s was connected, and nobody accepted it", client->peer.name);
+    if (visit == NULL || visit->opened == 0) /* it is told so, and not by an end */
+        oracle_that(run, !client->peer.got_end || run_scripted(run, ASYNCORE_SIM_SETSOCKOPT), "end",
+                    "%s got an end of stream from nobody", client->peer.name);
     if (to_be_served(run, state, client, hop))
         oracle_that(run, visit != NULL && !visit->refused && visit->opened > 0, "served", "%s is not served",
                     client->peer.name);
@@ -443,7 +449,8 @@ static void check(struct run *run)
         check_side(run, state, &state->sides.servers[i]);
         check_client(run, state, &state->sides.clients[i], state->hops[i]);
     }
-    if ((state->remote == AFTER_UNREACHABLE || state->remote == AFTER_SILENT) && !run->hard && !state->hasty && !state->scarce)
+    if ((state->remote == AFTER_UNREACHABLE || state->remote == AFTER_SILENT) && !run->hard && !state->hasty &&
+        !state->scarce)
         check_quick(run, &state->forwarder);
     forwarder_check(&state->forwarder);
 }
