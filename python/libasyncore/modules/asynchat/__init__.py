@@ -135,8 +135,7 @@ class async_chat(asyncore.dispatcher):
     def close_when_done(self):
         """When all that was pushed is sent: handle_close."""
         self.producer_fifo.append(None)
-        if _elsewhere(self._map):
-            asyncore.wakeup(self._map)
+        asyncore.wakeup(self._map)
 
     def readable(self):
         """True; with marks set, not while more than the high mark is queued."""
@@ -276,6 +275,7 @@ def _start(chat):
         _call_soon_threadsafe(_go_on, chat, map=chat._map)
     else:
         chat.initiate_send()
+        asyncore.wakeup(chat._map)
     if chat._asyncore_marks is None:
         return None
     over = bool(chat.producer_fifo) and chat._asyncore_queued > chat._asyncore_marks[1]

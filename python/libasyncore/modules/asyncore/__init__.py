@@ -200,7 +200,7 @@ def poll(timeout=0.0, map=None):
     `timeout` is in seconds; None waits for ever. An empty map returns at once. Descriptors past select()'s limit are
     waited for by poll(2).
     """
-    _turn(timeout, map, _serve_select)
+    _turn(timeout, map, _wait_select, _serve_select)
 
 
 def poll2(timeout=0.0, map=None):
@@ -208,7 +208,7 @@ def poll2(timeout=0.0, map=None):
 
     `timeout` is in seconds, rounded up to milliseconds; None waits for ever. An empty map returns at once.
     """
-    _turn(timeout, map, _serve_poll)
+    _turn(timeout, map, _wait_poll, _serve_poll)
 
 
 poll3 = poll2
@@ -237,8 +237,8 @@ def loop(timeout=30.0, use_poll=False, map=None, count=None):
         _serving.leave(serving)
 
 
-def _turn(timeout, map, serve):
-    """One turn: serve() asks, waits and calls handlers; then timers and calls."""
+def _turn(timeout, map, wait, serve):
+    """One turn: wait() asks and waits, serve() calls handlers; then timers and calls."""
     if map is None:
         map = socket_map
     if not map and id(map) not in _serving.maps:
@@ -246,9 +246,12 @@ def _turn(timeout, map, serve):
     serving = _serving.enter(map, timeout != 0)
     try:
         if map or serving.keeps():
-            if timeout != 0:
-                serving.begin_wait()  # before the asking: what another thread changes meanwhile ends the wait
-            serve(serving, timeout)
+            serving.begin_wait()  # before the asking: what another thread changes meanwhile ends the wait
+            try:
+                asked, ready = wait(serving, timeout)
+            finally:
+                serving.end_wait()
+            serve(map, asked, ready)
             if serving.timers or serving.calls:
                 serving.run(time.monotonic(), _call)
     finally:
@@ -319,24 +322,24 @@ def _ask(map):
     return r, w, e, asked
 
 
-def _serve_select(serving, timeout):
-    """poll()'s turn."""
-    map = serving.map
-    r, w, e, asked = _ask(map)
+def _wait_select(serving, timeout):
+    """poll()'s asking and waiting: the channels asked, and what is ready to read, to write, and exceptional."""
+    r, w, e, asked = _ask(serving.map)
     held = {fd for fd in r if _holds(asked[fd])} if _special else ()
     try:
         ready = _select(serving, r, w, e, 0 if held else timeout)
     except (OSError, ValueError) as error:
-        serving.end_wait()
-        if not _bury(map, asked, error):
+        if not _bury(serving.map, asked, error):
             raise
-        return
-    serving.end_wait()
-    if ready is None:
-        return
+        return asked, ()
     if held:
         held.update(ready[0])
         ready = [fd for fd in r if fd in held], ready[1], ready[2]
+    return asked, ready
+
+
+def _serve_select(map, asked, ready):
+    """poll()'s calls of handlers."""
     for step, fds in zip((read, write, _exception), ready):
         for fd in fds:
             obj = asked.get(fd)
@@ -345,14 +348,14 @@ def _serve_select(serving, timeout):
 
 
 def _select(serving, r, w, e, timeout):
-    """What of it is ready; None if there was nothing to wait for."""
+    """What of it is ready."""
     timeout = _bounded(serving, timeout)
     waker = serving.waker if select.select is _plain["select"] else None
     if timeout == 0:
         waker = None
     if not (r or w or e) and (waker is None or time.sleep is not _plain["sleep"]):
         time.sleep(timeout)
-        return None
+        return [], [], []
     wanted = r + [waker.reader] if waker is not None else r
     try:
         ready = select.select(wanted, w, e, timeout)
@@ -412,51 +415,59 @@ def _milliseconds(seconds):
     return None if seconds is None else math.ceil(round(seconds * 1000, 6))
 
 
-def _serve_poll(serving, timeout):
-    """poll2()'s turn."""
-    map = serving.map
+def _wait_poll(serving, timeout):
+    """poll2()'s asking and waiting: the channels asked, and (descriptor, flags) of those that are ready."""
     asked = {}
     held = []
     pollster = select.poll()
-    for fd, obj in list(map.items()):
-        is_r = obj.readable()
-        flags = select.POLLIN | select.POLLPRI if is_r else 0
-        is_w = obj.writable()
-        if _special:
-            is_r, is_w = _interest(obj, is_r, is_w)
-            flags = select.POLLIN | select.POLLPRI if is_r else 0
-            if is_r and _holds(obj):
-                held.append(fd)
-        if is_w and not obj.accepting:
-            flags |= select.POLLOUT
+    for fd, obj in list(serving.map.items()):
+        flags = _flags(obj)
         if flags:
             asked[fd] = obj
             try:
                 pollster.register(fd, flags)
             except ValueError as error:
-                if not _bury(map, {fd: obj}, error):
+                if not _bury(serving.map, {fd: obj}, error):
                     raise
+            if _special and flags & select.POLLIN and _holds(obj):
+                held.append(fd)
     timeout = _bounded(serving, 0 if held else timeout)
     waker = serving.waker if timeout != 0 and select.poll is _plain["poll"] else None
     if waker is not None:
         pollster.register(waker.reader, select.POLLIN)
     ready = pollster.poll(_milliseconds(timeout))
-    serving.end_wait()
+    if waker is not None and any(fd == waker.reader for fd, _ in ready):
+        waker.clear()
     if held:
         found = dict(ready)
         found.update((fd, found.get(fd, 0) | select.POLLIN) for fd in held)
         ready = [(fd, found[fd]) for fd in asked if fd in found]
+    return asked, ready
+
+
+def _flags(obj):
+    """Asks a channel what poll(2) is to look for."""
+    is_r = obj.readable()
+    is_w = obj.writable()
+    if _special:
+        is_r, is_w = _interest(obj, is_r, is_w)
+    flags = select.POLLIN | select.POLLPRI if is_r else 0
+    if is_w and not obj.accepting:
+        flags |= select.POLLOUT
+    return flags
+
+
+def _serve_poll(map, asked, ready):
+    """poll2()'s calls of handlers."""
     for fd, flags in ready:
         obj = asked.get(fd)
-        if obj is not None:
-            if map.get(fd) is obj:
-                if _special:
-                    flags = _meant_flags(obj, flags)
-                    if map.get(fd) is not obj:
-                        continue
-                _readwrite(obj, flags, map, fd)
-        elif waker is not None and fd == waker.reader:
-            waker.clear()
+        if obj is None or map.get(fd) is not obj:
+            continue
+        if _special:
+            flags = _meant_flags(obj, flags)
+            if map.get(fd) is not obj:
+                continue
+        _readwrite(obj, flags, map, fd)
 
 
 # -- Timers, and calls from other threads ------------------------------------------------------------------------------
@@ -522,6 +533,17 @@ def call_soon_threadsafe(function, *args, map=None):
 def wakeup(map=None):
     """Any thread, and signal handlers: a wait in progress for the map ends, and the channels are asked again."""
     _serving.wake(socket_map if map is None else map)
+
+
+def serve_in_asyncio(map=None):
+    """A coroutine that serves a map from the running asyncio loop: `await asyncore.serve_in_asyncio()`.
+
+    As loop(), it returns when no channel and no timer is left, and lets through what loop() would; cancelling it ends
+    it. Channels are served in turns of poll(), which asks all of them, and asyncio's own transports and tasks between
+    them. A predicate that changes its mind by itself, outside of the map's handlers, is noticed after wakeup().
+    """
+    from . import _bridge
+    return _bridge.serve(sys.modules[__name__], socket_map if map is None else map)
 
 
 # -- Channels ----------------------------------------------------------------------------------------------------------
@@ -592,7 +614,7 @@ class dispatcher(object if _extension is None else _extension.channel):
             map = self._map
         if fd in map:
             del map[fd]
-            _serving.wake(map)
+            _serving.left(map, fd)
         self._fileno = None
 
     def create_socket(self, family=socket.AF_INET, type=socket.SOCK_STREAM):
@@ -638,6 +660,10 @@ class dispatcher(object if _extension is None else _extension.channel):
                 raise ValueError("an idle timeout must be positive")
             self._asyncore_idle = _Idle(self, seconds)
 
+    def _asyncore_due(self):
+        if self._asyncore_idle is not None and self._asyncore_idle.due():
+            self._asyncore_expired()
+
     def _asyncore_expired(self):
         raise TimeoutError(ETIMEDOUT, _strerror(ETIMEDOUT))
 
@@ -656,6 +682,7 @@ class dispatcher(object if _extension is None else _extension.channel):
     def listen(self, num):
         """Waits for clients, of which `num` may queue."""
         self.accepting = True
+        _serving.wake(self._map)
         return self.socket.listen(num)
 
     def bind(self, addr):
@@ -667,6 +694,7 @@ class dispatcher(object if _extension is None else _extension.channel):
         """Connects: handle_connect will tell, or handle_error."""
         self.connected = False
         self.connecting = True
+        _serving.wake(self._map)
         error = self.socket.connect_ex(address)
         if error in (EINPROGRESS, EALREADY, EWOULDBLOCK):
             self.addr = address
@@ -854,20 +882,20 @@ class _Idle:
         self.last = time.monotonic()
 
     def arm(self, seconds):
-        self.timer = call_later(seconds, self.due, map=self.channel._map)
+        self.timer = call_later(seconds, self.channel._asyncore_due, map=self.channel._map)
         self.timer.set_background()
 
     def due(self):
+        """The timer ran: whether it was that long."""
+        if self.channel._fileno is None:
+            return False  # the channel left its map without close()
         left = self.last + self.seconds - time.monotonic()
-        if left <= 0:
-            self.touch()
-            left = self.seconds
-            if self.channel._fileno is None:
-                return  # it left its map without close()
+        if left > 0:
             self.arm(left)
-            _call(self.channel._asyncore_expired, ())
-        else:
-            self.arm(left)
+            return False
+        self.touch()
+        self.arm(self.seconds)
+        return True
 
     def stop(self):
         self.timer.cancel()
@@ -937,6 +965,7 @@ class dispatcher_with_send(dispatcher):
         else:
             self.out_buffer = (self.out_buffer if held is None else held) + data
         self.initiate_send()
+        _serving.wake(self._map)
 
 
 def compact_traceback():

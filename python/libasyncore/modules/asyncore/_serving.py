@@ -5,9 +5,9 @@ A map is any dict, which takes neither attributes nor weak references. What ther
 and no timer or call is left.
 
 Threads. A map is served by one thread at a time (`threads` knows which). Others may call `post` and `wake`, and set
-timers. While a thread asks the channels what they want, and waits for it, it stands in `waits`; whoever changes something
-then sets the waker, whose descriptor the wait includes. It stands there from before the asking, or a change between
-the two would be seen by nobody until the wait ends.
+timers. `waits` has an entry while the channels are asked what they want, and waited for; whoever changes something then
+sets the waker, whose descriptor the wait includes. It is there from before the asking, or a change between the two would
+be seen by nobody until the wait ends.
 
 The waker is an eventfd, or a pipe where Python has none. It is lent for as long as the map is served: loop(count=1)
 again and again makes no descriptor. A child of fork() makes new ones, since the old ones would wake its parent.
@@ -107,20 +107,21 @@ class Serving:
         self.map = map
         self.users = 0
         self.threads = {}  # thread: how many loops and turns of it are under way
-        self.waits = set()  # threads that ask or wait
+        self.waits = []  # an entry for each that asks or waits
         self.waker = None
         self.timers = []  # a heap of (deadline, order, timer)
         self.order = 0
         self.foreground = 0  # timers that keep a loop running
         self.cancelled = 0  # timers that are still in the heap
         self.calls = deque()
-        self.changed = None  # a function that is told of descriptors that come and go
+        self.changed = None  # a function that is told of descriptors that leave the map
 
     def begin_wait(self):
-        self.waits.add(get_ident())
+        self.waits.append(None)
 
     def end_wait(self):
-        self.waits.discard(get_ident())
+        if self.waits:  # a child of fork() begins anew
+            self.waits.pop()
 
     def keeps(self):
         """Whether a loop has to go on though the map is empty."""
@@ -200,7 +201,6 @@ def leave(serving):
     """The counterpart of enter()."""
     with lock:
         serving.users -= 1
-        serving.end_wait()
         me = get_ident()
         depth = serving.threads.get(me, 0) - 1
         if depth > 0:
@@ -252,6 +252,15 @@ def wake(map):
             waker.set()
 
 
+def left(map, fd):
+    """Any thread: a descriptor was taken out of the map, and may be closed."""
+    serving = maps.get(id(map))
+    if serving is not None:
+        if serving.changed is not None:
+            serving.changed(fd)
+        wake(map)
+
+
 def elsewhere(map):
     """Whether the map is being served, and not by this thread: its channels are then that thread's."""
     serving = maps.get(id(map))
@@ -268,7 +277,7 @@ def after_fork():
     for serving in maps.values():
         serving.threads = {me: serving.threads[me]} if me in serving.threads else {}
         serving.users = serving.threads.get(me, 0)
-        serving.waits = {me} & serving.waits
+        serving.waits = []
         if serving.waker is not None:
             old.append(serving.waker)
             try:
