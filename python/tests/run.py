@@ -9,6 +9,7 @@ Exit status 77, with a line that says why, where there is none: CTest then count
 GROUP:
     own        the tests of this directory (ARGUMENTs: names of modules, classes or methods)
     cpython    CPython's own test_asyncore, test_asynchat, test_smtpd: of each version up to 3.11, 3.11's on later ones
+    install    the package built, installed, run and taken away: test_install.py (ARGUMENTs: options of unittest)
     clients    CPython's test_smtplib, test_ftplib, test_poplib of the version, whose servers stand on these modules
 
 $PYTHON_MODULES is the folder with the modules; libasyncore/modules of this tree unless set.
@@ -105,6 +106,7 @@ def finish(process, name):
 
 def run_own(python, names):
     modules = sorted(os.path.basename(path)[:-3] for path in glob.glob(os.path.join(HERE, "test_*.py")))
+    modules.remove("test_install")
     return finish(start(python, "-W", "default", "-W", "error::ResourceWarning", "-m", "unittest",
                         *(names or modules)), "own")
 
@@ -119,7 +121,7 @@ def run_suites(python, suites, folder):
 
 
 def main(argv):
-    if len(argv) < 3 or argv[1] not in VERSIONS + ("system",) or argv[2] not in ("own", "cpython", "clients"):
+    if len(argv) < 3 or argv[1] not in VERSIONS + ("system",) or argv[2] not in ("own", "cpython", "clients", "install"):
         print(__doc__, file=sys.stderr)
         return 2
     version, group, names = argv[1], argv[2], argv[3:]
@@ -130,6 +132,9 @@ def main(argv):
     if group == "own":
         return 0 if run_own(python, names) else 1
     suites = names or (CORE if group == "cpython" else CLIENTS)
+    if group == "install":
+        return subprocess.call([sys.executable, "-B", os.path.join(HERE, "test_install.py"), *names],
+                               env=dict(os.environ, PYTHON=python))
     folder = None
     if group == "cpython" and version_of(python) in ("3.12", "3.13"):
         folder = test_folder(find("3.11"), suites[0])

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The package as it is built and installed, on each interpreter there is: without a network, in venvs that have pip and
-nothing else."""
+"""The package as it is built and installed for one interpreter: without a network, in a venv that has pip and nothing
+else. run.py goes through the interpreters."""
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,12 +15,11 @@ import unittest
 import zipfile
 from pathlib import Path
 
-import interpreters
-
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("asyncore", "asynchat", "smtpd")
 WHERE = "import asyncore, asynchat, smtpd; print(asyncore.__file__, asynchat.__file__, smtpd.__file__, sep='\\n')"
 VERSION = re.search(r'define ASYNCORE_VERSION "(.*?)"', (ROOT / "include/asyncore.h").read_text()).group(1)
+PYTHON = os.environ.get("PYTHON") or sys.executable
 LIMIT = 120 * int(os.environ.get("CK_TIMEOUT_MULTIPLIER") or 1)
 
 
@@ -70,7 +70,7 @@ class Scratch(unittest.TestCase):
 
 
 class OnEach:
-    """The tests of one interpreter; `python` and `version` are set by subclasses made below."""
+    """The tests of one interpreter; `python` and `version` are set by the subclass made below."""
 
     python = version = None
 
@@ -393,7 +393,7 @@ class OnLater(OnEach):
 
 
 class Archives(Scratch):
-    """What does not depend on the interpreter: this one's."""
+    """What is in them, byte for byte."""
 
     def setUp(self):
         super().setUp()
@@ -402,7 +402,7 @@ class Archives(Scratch):
 
     def copy(self):
         """The tree as a sdist has it, somewhere else, at another time, and with what programs leave behind."""
-        with tarfile.open(str(build(sys.executable, self.directory, "sdist"))) as archive:
+        with tarfile.open(str(build(PYTHON, self.directory, "sdist"))) as archive:
             archive.extractall(str(self.directory))
         tree = self.directory / ("libasyncore-" + VERSION)
         for path in tree.rglob("*.py"):
@@ -415,8 +415,8 @@ class Archives(Scratch):
 
     def twice(self, hook):
         """The digests of two archives, of the tree and of its copy."""
-        first = build(sys.executable, self.directory / "one", hook)
-        second = build(sys.executable, self.directory / "two", hook, tree=self.copy())
+        first = build(PYTHON, self.directory / "one", hook)
+        second = build(PYTHON, self.directory / "two", hook, tree=self.copy())
         self.assertEqual(first.name, second.name)
         return [hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)]
 
@@ -427,18 +427,18 @@ class Archives(Scratch):
         self.assertEqual(*self.twice("wheel"))
 
     def test_the_time_is_the_one_that_is_given(self):
-        sdist = build(sys.executable, self.directory, "sdist", SOURCE_DATE_EPOCH="1600000000")
+        sdist = build(PYTHON, self.directory, "sdist", SOURCE_DATE_EPOCH="1600000000")
         with tarfile.open(str(sdist)) as archive:
             self.assertEqual({1600000000}, {info.mtime for info in archive})
         self.assertEqual(1600000000, int.from_bytes(sdist.read_bytes()[4:8], "little"))
-        wheel = build(sys.executable, self.directory, SOURCE_DATE_EPOCH="1600000000", ASYNCORE_EXTENSION="no")
+        wheel = build(PYTHON, self.directory, SOURCE_DATE_EPOCH="1600000000", ASYNCORE_EXTENSION="no")
         with zipfile.ZipFile(str(wheel)) as archive:
             self.assertEqual({(2020, 9, 13, 12, 26, 40)}, {info.date_time for info in archive.infolist()})
         with self.assertRaisesRegex(AssertionError, "SOURCE_DATE_EPOCH is no number of seconds: x"):
-            build(sys.executable, self.directory, "sdist", SOURCE_DATE_EPOCH="x")
+            build(PYTHON, self.directory, "sdist", SOURCE_DATE_EPOCH="x")
 
     def test_the_sdist_has_the_library(self):
-        with tarfile.open(str(build(sys.executable, self.directory, "sdist"))) as archive:
+        with tarfile.open(str(build(PYTHON, self.directory, "sdist"))) as archive:
             names = [info.name for info in archive]
         self.assertEqual(sorted(names), names)
         self.assertEqual({"libasyncore-" + VERSION}, {name.split("/")[0] for name in names})
@@ -449,14 +449,14 @@ class Archives(Scratch):
         self.assertEqual([], [name for name in names if re.search(r"sim_|cares|__pycache__|\.(pyc|so|swp)$", name)])
 
     def test_the_metadata_says_what_the_header_says(self):
-        wheel = build(sys.executable, self.directory, ASYNCORE_EXTENSION="no")
+        wheel = build(PYTHON, self.directory, ASYNCORE_EXTENSION="no")
         with zipfile.ZipFile(str(wheel)) as archive:
             text = archive.read("libasyncore-%s.dist-info/METADATA" % VERSION).decode()
         self.assertIn("\nName: libasyncore\nVersion: %s\n" % VERSION, text)
         self.assertIn("\nRequires-Python: >=3.8\n", text)
 
     def test_the_extension_exports_nothing_of_the_library(self):
-        wheel = build(sys.executable, self.directory, ASYNCORE_EXTENSION="yes")
+        wheel = build(PYTHON, self.directory, ASYNCORE_EXTENSION="yes")
         with zipfile.ZipFile(str(wheel)) as archive:
             name = next(name for name in archive.namelist() if name.endswith(".so"))
             archive.extract(name, str(self.directory))
@@ -465,12 +465,11 @@ class Archives(Scratch):
 
 
 def load_tests(loader, tests, pattern):
-    suite = unittest.TestSuite([loader.loadTestsFromTestCase(Archives)])
-    for version, python in interpreters.found():
-        name = "On%d_%d%s" % (version + ("System" if python.startswith("/usr/bin/") else "",))
-        each = type(name, (OnLater if version >= (3, 12) else OnEach, Scratch), {"python": python, "version": version})
-        suite.addTest(loader.loadTestsFromTestCase(each))
-    return suite
+    code = "import json, sys; print(json.dumps(sys.version_info[:2]))"
+    version = tuple(json.loads(run(PYTHON, "-c", code)))
+    each = type("On%d_%d" % version, (OnLater if version >= (3, 12) else OnEach, Scratch),
+                {"python": PYTHON, "version": version})
+    return unittest.TestSuite(map(loader.loadTestsFromTestCase, (Archives, each)))
 
 
 if __name__ == "__main__":
