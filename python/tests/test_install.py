@@ -236,6 +236,30 @@ class OnEach:
             ASYNCORE_EXTENSION="no")
         self.assertEqual([], list(made.rglob("stale.py")) + list(made.rglob("*.so")))
 
+    def test_what_changed_is_compiled_again(self):
+        with tarfile.open(str(build(self.python, self.directory, "sdist"))) as archive:
+            archive.extractall(str(self.directory))
+        tree = self.directory / ("libasyncore-" + VERSION)
+
+        def make(status=0, **changes):
+            text = run(self.python, "-m", "libasyncore_build", self.directory / "build", status=status,
+                       PYTHONPATH=str(tree / "python" / "backend"), ASYNCORE_EXTENSION="yes", **changes)
+            objects = (self.directory / "build").glob(".python-*/*.o")
+            return text, {path.name: path.stat().st_mtime_ns for path in objects}
+
+        first = make()[1]
+        self.assertEqual(first, make()[1])
+        source = tree / "src" / "address.c"
+        source.write_text(source.read_text() + "\n#error spoilt\n")
+        self.assertIn("error spoilt", make(1)[0])
+        source.write_text(source.read_text().replace("#error spoilt", ""))
+        changed = make()[1]
+        self.assertEqual({"address.o"}, {name for name in first if first[name] != changed[name]})
+        (tree / "src" / "os.h").touch()
+        self.assertEqual([], [name for name, when in make()[1].items() if when == changed[name]])
+        again = make()[1]
+        self.assertEqual([], [name for name, when in make(CPPFLAGS="-DX")[1].items() if when == again[name]])
+
     # -- Which ones win ---------------------------------------------------------------------------------------------
 
     def test_which_tells_the_truth(self):

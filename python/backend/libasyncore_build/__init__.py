@@ -32,13 +32,13 @@ def wanted(config_settings=None):
     return value
 
 
-def compiled(directory, want):
-    """Builds the extension in the directory; returns its path, or None if there is none."""
+def compiled(directory, want, objects=None):
+    """Builds the extension in the directory; returns its path, or None if there is none. Objects are kept where told."""
     if want == "no":
         return None
     obstacle = extension.obstacle()
     if obstacle is None:
-        return extension.build(Path(directory))
+        return extension.build(Path(directory), objects)
     if want == "yes":
         raise SystemExit("libasyncore: no extension: " + obstacle)
     print("libasyncore: built without the extension: " + obstacle, file=sys.stderr)

@@ -17,8 +17,7 @@ from . import tree
 
 OLDEST, NEWEST = (3, 8), (3, 13)  # what it was tried on
 FLAGS = """-std=c11 -D_GNU_SOURCE -DNDEBUG -O2 -Wall -Wextra -fPIC -pthread -fvisibility=hidden
-    -fno-semantic-interposition -ffunction-sections -fdata-sections""".split()
-FLAGS.append('-DPyMODINIT_FUNC=__attribute__((visibility("default"))) PyObject *')  # 3.8's is not visible
+    -fno-semantic-interposition -fno-plt -ffunction-sections -fdata-sections""".split()
 EXPORTS = "{ global: PyInit_*; local: *; };\n"
 
 
@@ -70,22 +69,38 @@ def run(command):
         raise SystemExit("libasyncore: the compiler failed: " + " ".join(map(shlex.quote, command)))
 
 
-def build(directory):
-    """Compiles and links; returns the path of the extension in the directory."""
+def compile_all(objects, command):
+    """Compiles what has changed since its object was made, by the same command; returns the objects."""
+    stamp = objects / "command"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != repr(command):
+        for old in objects.glob("*.o"):
+            old.unlink()
+        stamp.write_text(repr(command), encoding="utf-8")
+    changed = max(path.stat().st_mtime for path in tree.headers() + list(Path(__file__).parent.glob("*.py")))
+    made, commands = [], []
+    for path in tree.extension_sources() + tree.library_sources():
+        target = objects / (path.stem + ".o")
+        made.append(target)
+        if not target.exists() or target.stat().st_mtime <= max(changed, path.stat().st_mtime):
+            commands.append(command + ["-c", path.relative_to(tree.ROOT).as_posix(), "-o", str(target)])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(run, commands))
+    return made
+
+
+def build(directory, objects=None):
+    """Compiles and links; returns the path of the extension in the directory. `objects` is a directory that keeps the
+    objects for the next time."""
+    if objects is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            return build(directory, Path(scratch))
+    objects = objects.resolve()
+    objects.mkdir(parents=True, exist_ok=True)
     target = directory.resolve() / ("_asyncore" + sysconfig.get_config_var("EXT_SUFFIX"))
-    command = compiler()
     flags = FLAGS + ["-Iinclude"] + ["-I" + path for path in headers()] + words("CPPFLAGS") + words("CFLAGS")
-    paths = tree.extension_sources() + tree.library_sources()
-    with tempfile.TemporaryDirectory() as scratch:
-        objects = [os.path.join(scratch, path.stem + ".o") for path in paths]
-        commands = [
-            command + flags + ["-c", path.relative_to(tree.ROOT).as_posix(), "-o", made]
-            for path, made in zip(paths, objects)
-        ]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(run, commands))
-        exports = os.path.join(scratch, "exports")
-        Path(exports).write_text(EXPORTS, encoding="ascii")
-        link = ["-shared", "-pthread", "-Wl,--gc-sections", "-Wl,--version-script=" + exports]
-        run(command + link + words("CFLAGS") + objects + ["-o", str(target)] + words("LDFLAGS"))
+    made = compile_all(objects, compiler() + flags)
+    exports = objects / "exports"
+    exports.write_text(EXPORTS, encoding="ascii")
+    link = ["-shared", "-pthread", "-Wl,--gc-sections", "-Wl,--version-script=%s" % exports] + words("CFLAGS")
+    run(compiler() + link + [str(path) for path in made] + ["-o", str(target)] + words("LDFLAGS"))
     return target

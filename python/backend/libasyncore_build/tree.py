@@ -51,6 +51,11 @@ def extension_sources():
     return sorted((ROOT / "python" / "src").glob("*.c"))
 
 
+def headers():
+    """What they include, of the tree."""
+    return [path for folder in ("include", "src", "python/src") for path in sorted((ROOT / folder).glob("*.h"))]
+
+
 def at_the_top(built):
     """Whether the three modules are installed at the top as well."""
     return REMOVED or built is None
