@@ -312,6 +312,9 @@ static PyObject *install_chat(PyObject *self, PyObject *globals)
         return NULL;
     if (!PyModule_Check(asyncore) || PyModule_GetDict(asyncore) != S.module || !PyType_Check(deque))
         Py_RETURN_FALSE;
+    if (keep(&S.dispatch, global(globals, "_dispatch")) < 0 ||
+        keep_attr(&S.get_terminator, chat, "get_terminator") < 0 || keep_attr(&S.in_buffer, chat, "ac_in_buffer") < 0)
+        return NULL;
     Py_INCREF(deque);
     Py_XSETREF(S.deque, (PyTypeObject *)deque);
     if (replace(chat, CHAT_READABLE, CHAT_INITIATE) < 0)

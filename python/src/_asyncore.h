@@ -96,6 +96,7 @@ struct state {
     unsigned socket_version;   /* when its methods were found to be its own */
     PyCFunction fileno, gettimeout;
     PyTypeObject *deque;
+    PyObject *get_terminator, *in_buffer, *dispatch; /* of asynchat */
     PyObject *empty;  /* b"" */
     int watcher;      /* of dicts, from 3.12; or -1 */
     unsigned bulk;    /* recv: how many long reads to expect */
@@ -166,6 +167,7 @@ enum {
     TRAIT_READ_EVENT = 4, /* handle_read_event is ours */
     TRAIT_NO_IDLE = 8,    /* no idle timeout */
     TRAIT_SHORT = 16,     /* dispatcher_with_send: no debug, initiate_send is ours, and nothing is queued */
+    TRAIT_PUSH = 64,      /* async_chat: chat_is_short() */
     TRAIT_READ = 32       /* handle_read is its class's: see struct used_type */
 };
 
@@ -268,6 +270,7 @@ PyObject *chat_writable(PyObject *self, PyObject *const *args, Py_ssize_t count,
 PyObject *chat_handle_read(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *chat_push(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *chat_initiate_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+bool chat_is_short(PyObject *self);
 int chat_reads(PyObject *self);
 int chat_writes(PyObject *self);
 

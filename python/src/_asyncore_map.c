@@ -581,6 +581,9 @@ unsigned entry_traits(struct engine *e, struct entry *entry)
                       trait_if(S.replacement[WITH_SEND_INITIATE] != NULL && attr_true(obj, S.name.debug) == 0 &&
                                    is_ours(obj, S.name.initiate_send, WITH_SEND_INITIATE) && nothing_queued(obj),
                                TRAIT_SHORT) |
+                      trait_if(S.replacement[CHAT_INITIATE] != NULL && entry->write == KIND_CHAT_WRITE &&
+                                   chat_is_short(obj),
+                               TRAIT_PUSH) |
                       trait_if(class_reads(type, obj), TRAIT_READ);
     PyErr_Clear();
     if (entry->obj == obj)
@@ -680,7 +683,7 @@ static enum change change_of(PyObject *name)
         return CHANGE_CLASS;
     if (name == S.name._map || name == S.name._fileno || name == S.name.__class__)
         return CHANGE_PLACE;
-    if (name == S.name._asyncore_idle || name == S.name.debug || name == S.name.initiate_send ||
+    if (name == S.name._asyncore_idle || name == S.name._asyncore_marks || name == S.name.send || name == S.name.debug || name == S.name.initiate_send ||
         name == S.name.handle_read_event || name == S.name.handle_read)
         return CHANGE_TRAIT;
     return CHANGE_NONE;
