@@ -178,16 +178,16 @@ static PyMethodDef methods[REPLACED] = {
 
 static PyMethodDef functions[] = {
     {"loop", (PyCFunction)(void (*)(void))loop_loop, METH_VARARGS | METH_KEYWORDS,
-     "loop($module, /, timeout=30.0, use_poll=False, map=None, count=None)\n--\n\n"
+     "loop(timeout=30.0, use_poll=False, map=None, count=None)\n--\n\n"
      "Serves a map until no channel and no timer is left, or for `count` turns.\n\n"
      "timeout: how long one wait may take, in seconds.\nuse_poll: poll2() instead of poll().\n"
      "map: the channels; socket_map unless given."},
     {"poll", (PyCFunction)(void (*)(void))loop_poll, METH_VARARGS | METH_KEYWORDS,
-     "poll($module, /, timeout=0.0, map=None)\n--\n\n"
+     "poll(timeout=0.0, map=None)\n--\n\n"
      "One turn as select() has it: all that can be read, then all that can be written, then the exceptional.\n\n"
      "`timeout` is in seconds; None waits for ever. An empty map returns at once."},
     {"poll2", (PyCFunction)(void (*)(void))loop_poll2, METH_VARARGS | METH_KEYWORDS,
-     "poll2($module, /, timeout=0.0, map=None)\n--\n\n"
+     "poll2(timeout=0.0, map=None)\n--\n\n"
      "One turn as poll(2) has it: for each channel all that it is ready for.\n\n"
      "`timeout` is in seconds, rounded up to milliseconds; None waits for ever. It waits with an empty map, too."},
     {NULL, NULL, 0, NULL}};
