@@ -24,7 +24,7 @@ PIPES = 32  # that a forwarder may keep open for good
 MB = 1 << 20
 STALLED = 0.3  # seconds without room: what is on its way through loopback has long arrived
 ENDLESS = 256 * MB  # more than the kernel's buffers of two connections hold
-LATE = 0.25 * SLOWER  # seconds: how late a timer may seem to be on a machine that others use
+LATE = 1 * SLOWER  # seconds: how late a timer may seem to be on a machine that others use
 CHECKED = sanitized("portforward")
 
 LINE = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) rule=(?P<rule>\S+) client=(?P<client>\S+) "
