@@ -1,13 +1,9 @@
 #!/usr/bin/env python3
-"""The package as it is built and installed for one interpreter: without a network, in a venv that has pip and nothing
-else. run.py goes through the interpreters."""
-import hashlib
+"""The package as it is installed for one interpreter: without a network, in a venv that has pip and nothing else. run.py
+goes through the interpreters."""
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import textwrap
@@ -15,58 +11,7 @@ import unittest
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("asyncore", "asynchat", "smtpd")
-WHERE = "import asyncore, asynchat, smtpd; print(asyncore.__file__, asynchat.__file__, smtpd.__file__, sep='\\n')"
-VERSION = re.search(r'define ASYNCORE_VERSION "(.*?)"', (ROOT / "include/asyncore.h").read_text()).group(1)
-PYTHON = os.environ.get("PYTHON") or sys.executable
-LIMIT = 120 * int(os.environ.get("CK_TIMEOUT_MULTIPLIER") or 1)
-
-
-def environment(**changes):
-    """This process's, without what would change an installation."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "PIP_", "ASYNCORE_", "VIRTUAL_ENV", "SOURCE_DATE"))
-    }
-    clean.update(PIP_NO_INDEX="1", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_CACHE_DIR="1", PIP_CONFIG_FILE=os.devnull)
-    clean.update(PIP_ROOT_USER_ACTION="ignore", PYTHONWARNINGS="ignore::DeprecationWarning")
-    clean.update(CFLAGS="-O0")  # it is quicker
-    clean.update(changes)
-    return clean
-
-
-def run(*command, status=0, cwd="/", **changes):
-    """Runs a command away from the tree; returns its output, stderr included."""
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          cwd=str(cwd), env=environment(**changes), timeout=LIMIT)
-    text = done.stdout.decode(errors="replace")
-    if done.returncode != status:
-        raise AssertionError("%s: status %d\n%s" % (command, done.returncode, text))
-    return text
-
-
-def build(python, into, hook="wheel", **changes):
-    """Calls the backend of the tree, as a frontend does; returns the archive's path."""
-    code = "import sys, libasyncore_build as b; print('made', getattr(b, 'build_' + sys.argv[1])(sys.argv[2]))"
-    tree = changes.pop("tree", ROOT)
-    text = run(python, "-c", code, hook, into, cwd=tree, PYTHONPATH=str(tree / "python" / "backend"), **changes)
-    return Path(into, re.search(r"^made (.*)$", text, re.MULTILINE).group(1))
-
-
-class Scratch(unittest.TestCase):
-    """A directory of the test's own."""
-
-    def setUp(self):
-        self.directory = Path(tempfile.mkdtemp(prefix="asyncore-test-"))
-        self.addCleanup(shutil.rmtree, str(self.directory), True)
-
-    def write(self, name, text):
-        path = self.directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-        return path
+from install_support import NAMES, PYTHON, ROOT, VERSION, WHERE, Scratch, build, run
 
 
 class OnEach:
@@ -104,14 +49,16 @@ class OnEach:
         return run(self.bin, "-m", "pip", *words, **changes)
 
     def uninstall(self):
-        self.pip("uninstall", "--yes", "libasyncore")
+        if self.is_installed:
+            self.pip("uninstall", "--yes", "libasyncore")
         type(self).is_installed = False
 
-    def install(self, *words):
+    def install(self, *words, **changes):
         """Installs for this test alone."""
         self.uninstall()
         self.addCleanup(self.uninstall)
-        self.pip("install", *words)
+        type(self).is_installed = True
+        self.pip("install", *words, **changes)
 
     def use_installed(self):
         """What is installed is used, and left as it was."""
@@ -187,7 +134,7 @@ class OnEach:
         self.assertIn("libasyncore", self.pip("check") + self.pip("list"))
 
     def test_the_tree_installs(self):
-        self.install(ROOT)
+        self.install(ROOT, ASYNCORE_EXTENSION="no")
         self.code("import libasyncore; libasyncore.install(); import asyncore")
 
     def test_an_editable_installation_uses_the_tree(self):
@@ -235,30 +182,6 @@ class OnEach:
         run(self.bin, "-m", "libasyncore_build", self.directory, PYTHONPATH=str(ROOT / "python" / "backend"),
             ASYNCORE_EXTENSION="no")
         self.assertEqual([], list(made.rglob("stale.py")) + list(made.rglob("*.so")))
-
-    def test_what_changed_is_compiled_again(self):
-        with tarfile.open(str(build(self.python, self.directory, "sdist"))) as archive:
-            archive.extractall(str(self.directory))
-        tree = self.directory / ("libasyncore-" + VERSION)
-
-        def make(status=0, **changes):
-            text = run(self.python, "-m", "libasyncore_build", self.directory / "build", status=status,
-                       PYTHONPATH=str(tree / "python" / "backend"), ASYNCORE_EXTENSION="yes", **changes)
-            objects = (self.directory / "build").glob(".python-*/*.o")
-            return text, {path.name: path.stat().st_mtime_ns for path in objects}
-
-        first = make()[1]
-        self.assertEqual(first, make()[1])
-        source = tree / "src" / "address.c"
-        source.write_text(source.read_text() + "\n#error spoilt\n")
-        self.assertIn("error spoilt", make(1)[0])
-        source.write_text(source.read_text().replace("#error spoilt", ""))
-        changed = make()[1]
-        self.assertEqual({"address.o"}, {name for name in first if first[name] != changed[name]})
-        (tree / "src" / "os.h").touch()
-        self.assertEqual([], [name for name, when in make()[1].items() if when == changed[name]])
-        again = make()[1]
-        self.assertEqual([], [name for name, when in make(CPPFLAGS="-DX")[1].items() if when == again[name]])
 
     # -- Which ones win ---------------------------------------------------------------------------------------------
 
@@ -416,84 +339,12 @@ class OnLater(OnEach):
         self.assertIn("asynchat: libasyncore's, ", text)
 
 
-class Archives(Scratch):
-    """What is in them, byte for byte."""
-
-    def setUp(self):
-        super().setUp()
-        for name in ("one", "two"):
-            (self.directory / name).mkdir()
-
-    def copy(self):
-        """The tree as a sdist has it, somewhere else, at another time, and with what programs leave behind."""
-        with tarfile.open(str(build(PYTHON, self.directory, "sdist"))) as archive:
-            archive.extractall(str(self.directory))
-        tree = self.directory / ("libasyncore-" + VERSION)
-        for path in tree.rglob("*.py"):
-            os.utime(str(path), (10**9, 10**9))
-        for rubbish in ("modules/.x.swp", "__pycache__/x.pyc", "modules/asyncore/_asyncore.old.so", "x.py~"):
-            path = tree / "python" / "libasyncore" / rubbish
-            path.parent.mkdir(exist_ok=True)
-            path.write_text("")
-        return tree
-
-    def twice(self, hook):
-        """The digests of two archives, of the tree and of its copy."""
-        first = build(PYTHON, self.directory / "one", hook)
-        second = build(PYTHON, self.directory / "two", hook, tree=self.copy())
-        self.assertEqual(first.name, second.name)
-        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)]
-
-    def test_the_same_tree_gives_the_same_sdist(self):
-        self.assertEqual(*self.twice("sdist"))
-
-    def test_the_same_tree_gives_the_same_wheel(self):
-        self.assertEqual(*self.twice("wheel"))
-
-    def test_the_time_is_the_one_that_is_given(self):
-        sdist = build(PYTHON, self.directory, "sdist", SOURCE_DATE_EPOCH="1600000000")
-        with tarfile.open(str(sdist)) as archive:
-            self.assertEqual({1600000000}, {info.mtime for info in archive})
-        self.assertEqual(1600000000, int.from_bytes(sdist.read_bytes()[4:8], "little"))
-        wheel = build(PYTHON, self.directory, SOURCE_DATE_EPOCH="1600000000", ASYNCORE_EXTENSION="no")
-        with zipfile.ZipFile(str(wheel)) as archive:
-            self.assertEqual({(2020, 9, 13, 12, 26, 40)}, {info.date_time for info in archive.infolist()})
-        with self.assertRaisesRegex(AssertionError, "SOURCE_DATE_EPOCH is no number of seconds: x"):
-            build(PYTHON, self.directory, "sdist", SOURCE_DATE_EPOCH="x")
-
-    def test_the_sdist_has_the_library(self):
-        with tarfile.open(str(build(PYTHON, self.directory, "sdist"))) as archive:
-            names = [info.name for info in archive]
-        self.assertEqual(sorted(names), names)
-        self.assertEqual({"libasyncore-" + VERSION}, {name.split("/")[0] for name in names})
-        names = {name.split("/", 1)[1] for name in names}
-        self.assertLessEqual({"PKG-INFO", "pyproject.toml", "LICENSE", "include/asyncore.h", "include/asynchat.h",
-                              "src/loop.c", "src/os.h", "src/os_linux.c", "python/tests/test_install.py",
-                              "python/libasyncore/__init__.py"}, names)
-        self.assertEqual([], [name for name in names if re.search(r"sim_|cares|__pycache__|\.(pyc|so|swp)$", name)])
-
-    def test_the_metadata_says_what_the_header_says(self):
-        wheel = build(PYTHON, self.directory, ASYNCORE_EXTENSION="no")
-        with zipfile.ZipFile(str(wheel)) as archive:
-            text = archive.read("libasyncore-%s.dist-info/METADATA" % VERSION).decode()
-        self.assertIn("\nName: libasyncore\nVersion: %s\n" % VERSION, text)
-        self.assertIn("\nRequires-Python: >=3.8\n", text)
-
-    def test_the_extension_exports_nothing_of_the_library(self):
-        wheel = build(PYTHON, self.directory, ASYNCORE_EXTENSION="yes")
-        with zipfile.ZipFile(str(wheel)) as archive:
-            name = next(name for name in archive.namelist() if name.endswith(".so"))
-            archive.extract(name, str(self.directory))
-        symbols = run("nm", "-D", "--defined-only", self.directory / name).split()[2::3]
-        self.assertEqual(["PyInit__asyncore"], symbols)
-
-
 def load_tests(loader, tests, pattern):
     code = "import json, sys; print(json.dumps(sys.version_info[:2]))"
     version = tuple(json.loads(run(PYTHON, "-c", code)))
     each = type("On%d_%d" % version, (OnLater if version >= (3, 12) else OnEach, Scratch),
                 {"python": PYTHON, "version": version})
-    return unittest.TestSuite(map(loader.loadTestsFromTestCase, (Archives, each)))
+    return loader.loadTestsFromTestCase(each)
 
 
 if __name__ == "__main__":
