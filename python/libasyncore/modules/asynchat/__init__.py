@@ -10,6 +10,11 @@ docs/python/differences.md has the list.
 import asyncore
 from collections import deque
 
+if not hasattr(asyncore, "__libasyncore__"):
+    raise ImportError("libasyncore's asynchat found an asyncore that is not libasyncore's: %s" % asyncore.__file__)
+
+__libasyncore__ = "0.1.0"
+
 _call_soon_threadsafe = asyncore.call_soon_threadsafe
 _elsewhere = asyncore._serving.elsewhere
 _crossed = asyncore._crossed

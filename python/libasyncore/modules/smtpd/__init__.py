@@ -20,6 +20,7 @@ from email._header_value_parser import get_addr_spec, get_angle_addr
 from email.errors import HeaderParseError as _HeaderParseError
 from warnings import warn
 
+__libasyncore__ = "0.1.0"
 __all__ = ["SMTPChannel", "SMTPServer", "DebuggingServer", "PureProxy"]
 
 program = sys.argv[0] if sys.argv else ""
