@@ -452,6 +452,7 @@ class Mended(Case):
                     self.assertGreaterEqual(time.monotonic() - before, 0.1)
                     self.assertTrue(listener.accepting)
                 listener.close()
+                self.assertNotIn(id(self.map), asyncore._serving.maps)  # the timer went with the listener
 
     def test_the_listener_takes_up_again_when_descriptors_are_there(self):
         status, output = run("""

@@ -182,13 +182,13 @@ def _rest(listener, error):
     """Descriptors or memory ran out: the listener is not asked for a while, and the loop does not spin."""
     global _special
     _special = True
-    listener._asyncore_resting = True
     listener.log_info("accept: %s: resting" % _strerror(error.errno), "warning")
 
     def rise():
         listener._asyncore_resting = False
 
-    call_later(ACCEPT_PAUSE, rise, map=listener._map).set_background()
+    listener._asyncore_resting = call_later(ACCEPT_PAUSE, rise, map=listener._map)
+    listener._asyncore_resting.set_background()
 
 
 # -- A turn ----------------------------------------------------------------------------------------------------------
@@ -566,7 +566,7 @@ class dispatcher(object if _extension is None else _extension.channel):
 
     _asyncore_tls = None  # what TLS needs, if the socket is an ssl.SSLSocket
     _asyncore_idle = None  # the idle timeout
-    _asyncore_resting = False  # a listener that ran out of descriptors
+    _asyncore_resting = False  # or the timer that ends it: a listener that ran out of descriptors
 
     def __init__(self, sock=None, map=None):
         """Takes over a socket, if there is one, and adds the channel to the map (None: socket_map)."""
@@ -760,6 +760,9 @@ class dispatcher(object if _extension is None else _extension.channel):
         if self._asyncore_idle is not None:
             self._asyncore_idle.stop()
             self._asyncore_idle = None
+        if self._asyncore_resting:
+            self._asyncore_resting.cancel()
+            self._asyncore_resting = False
         if self.socket is not None:
             try:
                 self.socket.close()
