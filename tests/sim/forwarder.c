@@ -61,27 +61,37 @@ static int option_of(const struct forwarder *f, const struct asyncore_dispatcher
     return s != NULL && sim_getsockopt(s, level, option, &value, &length) == 0 ? value : -1;
 }
 
-static void check_options(const struct forwarder *f, const struct visit *v)
+static void check_remote(const struct forwarder *f, struct visit *v, uint64_t now)
 {
+    const struct asyncore_dispatcher *remote = &v->pair->remote.base;
     unsigned idle = v->options.keepalive.idle;
-    uint64_t keepalive = v->began + (idle < 20 ? idle * NS_PER_S / 2 : 10 * NS_PER_S);
-    const struct pair *pair = v->pair;
+    uint64_t due = v->began + (idle < 20 ? idle * NS_PER_S / 2 : 10 * NS_PER_S);
 
-    if (f->run->hard || v->opened == 0 || now_of(f) == v->moved) /* as when an end has failed */
-        return;
-    if (is_tcp(&pair->remote_at)) {
-        oracle_that(f->run, !v->delays || option_of(f, &pair->remote.base, IPPROTO_TCP, TCP_NODELAY) == 1, "option",
+    if (v->delays) {
+        oracle_that(f->run, option_of(f, remote, IPPROTO_TCP, TCP_NODELAY) == 1, "option",
                     "Nagle's delays towards the remote");
-        keepalive = keepalive > v->opened ? keepalive : v->opened;
-        oracle_that(f->run,
-                    idle == 0 || now_of(f) <= keepalive + forwarder_slack(f->run) ||
-                        option_of(f, &pair->remote.base, SOL_SOCKET, SO_KEEPALIVE) == 1,
-                    "option", "no keepalive towards the remote");
+        v->delays = false;
     }
-    if (is_tcp(&pair->client_at) && f->applied <= v->began)
+    due = (due > v->opened ? due : v->opened) + forwarder_slack(f->run);
+    if (idle > 0 && now > due && v->moved <= due)
+        oracle_that(f->run, option_of(f, remote, SOL_SOCKET, SO_KEEPALIVE) == 1, "option",
+                    "no keepalive towards the remote");
+}
+
+/* What the sockets should have by now; each is looked at once. Not in the moment of the last move, for in that an end
+ * may have failed. */
+static void check_options(const struct forwarder *f, struct visit *v, uint64_t now)
+{
+    const struct asyncore_dispatcher *client = &v->pair->client.base;
+
+    if (f->run->hard || v->opened == 0 || now == v->moved)
+        return;
+    if (is_tcp(&v->pair->remote_at))
+        check_remote(f, v, now);
+    if (v->moved == v->opened && is_tcp(&v->pair->client_at) && f->applied <= v->began)
         oracle_that(f->run,
-                    option_of(f, &pair->client.base, IPPROTO_TCP, TCP_NODELAY) == 1 &&
-                        option_of(f, &pair->client.base, SOL_SOCKET, SO_KEEPALIVE) == (idle > 0),
+                    option_of(f, client, IPPROTO_TCP, TCP_NODELAY) == 1 &&
+                        option_of(f, client, SOL_SOCKET, SO_KEEPALIVE) == (v->options.keepalive.idle > 0),
                     "option", "the client's socket did not inherit what it should");
 }
 
@@ -359,10 +369,14 @@ static void watched_refusal(const struct rule *rule, const struct sockaddr_stora
 
 /* -- What flows -- */
 
-/* Bytes in flight are in a buffer or a pipe, and neither is held without. */
-static bool holds_what_it_has(const struct flow *flow)
+/* Bytes in flight are in a buffer or a pipe, and neither is held without; who is dry or ended has none, who is stuck
+ * has some. */
+static bool agrees(const struct flow *flow, enum flow_state state)
 {
-    return (flow->count > 0) == (flow->buffer != NULL || flow->pipe != NULL);
+    bool some = flow->count > 0;
+
+    return some == (flow->buffer != NULL || flow->pipe != NULL) &&
+           !(some && (state == FLOW_DRY || state == FLOW_ENDED)) && (some || state != FLOW_STUCK);
 }
 
 static enum flow_state watched_flow(struct move *move, enum flow_state (*fn)(struct move *))
@@ -371,25 +385,26 @@ static enum flow_state watched_flow(struct move *move, enum flow_state (*fn)(str
     const struct pair *pair = move->in->data;
     const struct flow *flow = move->flow;
     struct visit *v = visit_of(f, pair);
-    uint64_t bytes = flow->bytes;
+    uint64_t bytes = flow->bytes, now;
     enum flow_state state;
 
-    if (!oracle_that(f->run, v != NULL, "flow", "bytes of a pair that is gone"))
+    if (v == NULL) {
+        oracle_fail(f->run, "flow", "bytes of a pair that is gone");
         return FLOW_DRY;
-    check_options(f, v);
-    oracle_that(f->run, fn == flow_flush || flow->count == 0, "flow", "it reads, and %u bytes are in flight",
-                flow->count);
+    }
+    now = now_of(f);
+    check_options(f, v, now);
+    if (fn != flow_flush && flow->count > 0)
+        oracle_fail(f->run, "flow", "it reads, and %u bytes are in flight", flow->count);
     state = fn(move);
-    oracle_that(f->run,
-                holds_what_it_has(flow) && (state == FLOW_STUCK ? flow->count > 0 : true) &&
-                    (state == FLOW_DRY || state == FLOW_ENDED ? flow->count == 0 : true),
-                "flow", "state %d, and %u bytes are in flight", state, flow->count);
+    if (!agrees(flow, state))
+        oracle_fail(f->run, "flow", "state %d, and %u bytes are in flight", state, flow->count);
     if (fn != flow_flush || flow->bytes > bytes)
-        v->moved = now_of(f);
+        v->moved = now;
     if (pair->state == OPEN && v->opened == 0)
-        v->opened = v->moved = now_of(f);
-    if (flow == &pair->client.flow && flow->bytes > bytes && (bytes > 0 || flow->bytes > SMALL_SEND))
-        v->delays = pair->state == OPEN;
+        v->opened = v->moved = now;
+    if (flow == &pair->client.flow && flow->bytes > bytes && (bytes > 0 || flow->bytes > SMALL_SEND) && !v->delayed)
+        v->delayed = v->delays = pair->state == OPEN;
     return state;
 }
 

@@ -40,8 +40,8 @@ struct visit {
     struct sockaddr_in client;
     struct rule_options options;
     bool refused, live;
-    uint64_t blamed; /* when its remote was said to have failed; 0: never */
-    bool delays;                          /* the remote's Nagle delays should be off by now */
+    uint64_t blamed;      /* when its remote was said to have failed; 0: never */
+    bool delays, delayed; /* the remote's Nagle delays should be off by now: to be looked at; they were */
     uint64_t began, opened, moved, ended; /* asyncore_now; opened 0: never */
 };
 
