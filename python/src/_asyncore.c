@@ -260,7 +260,7 @@ static int keep_globals(PyObject *globals)
         return -1;
     if (keep_attr(&S.enter, serving, "enter") < 0 || keep_attr(&S.leave, serving, "leave") < 0 ||
         keep_attr(&S.elsewhere, serving, "elsewhere") < 0 || keep_attr(&S.maps, serving, "maps") < 0 ||
-        keep_attr(&S.wake, serving, "wake") < 0)
+        keep_attr(&S.wake, serving, "wake") < 0 || keep_attr(&S.left, serving, "left") < 0)
         return -1;
     return socket_open(globals);
 }
@@ -320,6 +320,19 @@ static PyObject *install_chat(PyObject *self, PyObject *globals)
     if (replace(chat, CHAT_READABLE, CHAT_INITIATE) < 0)
         return NULL;
     Py_RETURN_TRUE;
+}
+
+/* hold(object, name, value): object.__setattr__, which refuses classes with a tp_setattro of their own. */
+static PyObject *hold(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    (void)self;
+    if (count != 3 || !PyUnicode_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "hold() takes an object, a name and a value");
+        return NULL;
+    }
+    if (PyObject_GenericSetAttr(args[0], args[1], args[2]) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* -- The module -- */
@@ -385,6 +398,8 @@ static int module_exec(PyObject *module)
 static PyMethodDef module_methods[] = {
     {"install", install, METH_O, "install($module, globals, /)\n--\n\nPuts C into asyncore, whose globals these are."},
     {"install_chat", install_chat, METH_O, "install_chat($module, globals, /)\n--\n\nPuts C into asynchat."},
+    {"hold", (PyCFunction)(void (*)(void))hold, METH_FASTCALL,
+     "hold($module, object, name, value, /)\n--\n\nSets an attribute past __setattr__."},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot module_slots[] = {

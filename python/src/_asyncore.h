@@ -46,7 +46,7 @@ static inline unsigned type_version(PyTypeObject *type)
 #define NAMES(X)                                                                                                       \
     X(__class__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out) X(_asyncore_resting)            \
     X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)             \
-    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(clear) X(collect_incoming_data)        \
+    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(changed) X(clear) X(collect_incoming_data)        \
     X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
     X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event)        \
     X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(keeps) X(leave)       \
@@ -89,7 +89,7 @@ struct state {
     PyObject *plain_select, *plain_poll, *plain_sleep;
     PyObject *loop, *poll, *poll2; /* the module's own, in Python */
     PyObject *c_poll, *c_poll2;    /* what is put in their place */
-    PyObject *enter, *leave, *elsewhere, *maps, *wake; /* of asyncore._serving */
+    PyObject *enter, *leave, *elsewhere, *maps, *wake, *left; /* of asyncore._serving */
     PyObject *original[REPLACED]; /* the methods in Python: where a C one has no short way, it calls them */
     PyObject *replacement[REPLACED];
     PyTypeObject *socket_type; /* socket.socket */
@@ -194,7 +194,7 @@ struct engine {
     uint64_t now, asked_at; /* ns: before this wait; when the round robin last went on */
     unsigned long thread; /* of the innermost loop */
     int running;          /* how many loops */
-    bool waiting, by_select, called_stale, resync;
+    bool waiting, by_select, called_stale, resync, told; /* told: serving.changed is to be called */
     int waker; /* the descriptor of the waker that is watched, or -1 */
 };
 

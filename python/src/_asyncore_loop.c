@@ -26,7 +26,7 @@
 
 struct loop {
     PyObject *map;
-    PyObject *serving, *timers, *calls, *waits, *me;
+    PyObject *serving, *timers, *calls, *waits; /* of asyncore._serving: the last three are lists and a deque */
     struct engine *engine;
     bool by_select;
     double timeout; /* seconds, negative: no bound */
@@ -316,8 +316,12 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
             return -1;
         if (count == -ECHILD ? engine_restart(e) < 0 : count < 0 && library_error(count) < 0)
             return -1;
-        if (count == -ECHILD)
+        if (count == -ECHILD) {
             start = asyncore_now(e->map); /* the other had no time for a child */
+            Py_XSETREF(loop->waits, PyObject_GetAttr(loop->serving, S.name.waits));
+            if (loop->waits == NULL)
+                return -1;
+        }
         int found = count > 0 ? waker_seen(loop, events, count) : 0;
         if (found != 0 || e->bad != 0 || Py_SIZE(loop->calls) != 0 || PyDict_GET_SIZE(loop->map) == 0)
             return found;
@@ -564,8 +568,6 @@ static int turn_python(struct loop *loop)
 
 static int turn_waits(struct loop *loop, struct asyncore_event *events)
 {
-    if (loop->timeout != 0 && PySet_GET_SIZE(loop->waits) == 0 && PySet_Add(loop->waits, loop->me) < 0)
-        return -1;
     if (ask_all(loop->engine) < 0)
         return -1;
     if (loop->engine->waker < 0 && loop->timeout != 0 && waker_watch(loop) < 0)
@@ -582,7 +584,12 @@ static int turn(struct loop *loop)
         e->by_select = loop->by_select;
         engine_all_dirty(e);
     }
-    int count = turn_waits(loop, events);
+    PyObject *waits = loop->waits; /* has an item from before the asking until the wait is over */
+    Py_INCREF(waits);
+    int count = PyList_Append(waits, Py_None) < 0 ? -1 : turn_waits(loop, events);
+    if (PyList_GET_SIZE(waits) != 0)
+        PyList_SetSlice(waits, PyList_GET_SIZE(waits) - 1, PyList_GET_SIZE(waits), NULL);
+    Py_DECREF(waits);
     if (count < 0)
         return -1;
     if (e->foreign != 0)
@@ -631,8 +638,15 @@ static int serving_open(struct loop *loop)
     loop->timers = PyObject_GetAttr(loop->serving, S.name.timers);
     loop->calls = PyObject_GetAttr(loop->serving, S.name.calls);
     loop->waits = PyObject_GetAttr(loop->serving, S.name.waits);
-    loop->me = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
-    return loop->timers == NULL || loop->calls == NULL || loop->waits == NULL || loop->me == NULL ? -1 : 0;
+    PyObject *changed = PyObject_GetAttr(loop->serving, S.name.changed);
+    loop->engine->told = changed != Py_None;
+    Py_XDECREF(changed);
+    if (loop->timers == NULL || loop->calls == NULL || loop->waits == NULL || changed == NULL)
+        return -1;
+    if (PyList_CheckExact(loop->timers) && PyList_CheckExact(loop->waits))
+        return 0;
+    PyErr_SetString(PyExc_SystemError, "_asyncore is of another version than asyncore");
+    return -1;
 }
 
 static void serving_close(struct loop *loop)
@@ -640,8 +654,6 @@ static void serving_close(struct loop *loop)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     if (loop->serving != NULL) {
-        if (loop->waits != NULL && loop->me != NULL)
-            PySet_Discard(loop->waits, loop->me);
         Py_XDECREF(PyObject_CallFunctionObjArgs(S.leave, loop->serving, NULL));
         PyErr_Clear();
     }
@@ -649,7 +661,6 @@ static void serving_close(struct loop *loop)
     Py_CLEAR(loop->timers);
     Py_CLEAR(loop->calls);
     Py_CLEAR(loop->waits);
-    Py_CLEAR(loop->me);
     PyErr_Restore(type, value, traceback);
 }
 

@@ -742,15 +742,16 @@ int channel_elsewhere(PyObject *map)
     return result;
 }
 
-/* A wait that another thread is in, in Python's turns, ends. */
-static int wake_others(PyObject *map)
+/* A wait that another thread is in, in Python's turns, ends; and who wants to know is told which descriptor `left`. */
+static int wake_others(PyObject *map, PyObject *left)
 {
     if (PyDict_GET_SIZE(S.maps) == 0)
         return 0;
     struct engine *e = engine_find(map);
-    if (e != NULL && e->running != 0 && e->foreign == 0 && e->thread == PyThread_get_thread_ident())
+    if (e != NULL && e->running != 0 && e->foreign == 0 && !e->told && e->thread == PyThread_get_thread_ident())
         return 0;
-    PyObject *done = PyObject_CallFunctionObjArgs(S.wake, map, NULL);
+    PyObject *done = left != NULL ? PyObject_CallFunctionObjArgs(S.left, map, left, NULL)
+                                  : PyObject_CallFunctionObjArgs(S.wake, map, NULL);
     Py_XDECREF(done);
     return done != NULL ? 0 : -1;
 }
@@ -791,7 +792,7 @@ PyObject *dispatcher_add_channel(PyObject *self, PyObject *const *args, Py_ssize
     int result = map_put(map, fileno, self);
     Py_DECREF(fileno);
     if (result == 0)
-        result = wake_others(map);
+        result = wake_others(map, NULL);
     Py_DECREF(map);
     if (result < 0)
         return NULL;
@@ -829,7 +830,7 @@ PyObject *dispatcher_del_channel(PyObject *self, PyObject *const *args, Py_ssize
     if (result > 0) {
         result = map_take(map, fileno);
         if (result == 0)
-            result = wake_others(map);
+            result = wake_others(map, fileno);
     }
     Py_DECREF(fileno);
     Py_DECREF(map);

@@ -54,7 +54,7 @@ class async_chat(asyncore.dispatcher):
 
     @ac_in_buffer.setter
     def ac_in_buffer(self, data):
-        self.__dict__["_asyncore_in"] = data, 0
+        asyncore._hold(self, "_asyncore_in", (data, 0))
 
     def collect_incoming_data(self, data):
         """A piece of input. To be overridden."""

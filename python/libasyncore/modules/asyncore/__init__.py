@@ -46,6 +46,9 @@ def _load_extension():
 
 _extension = _load_extension()
 
+# Sets an attribute past __setattr__. Not by __dict__: an object whose __dict__ was looked at is slower from 3.11 on.
+_hold = object.__setattr__ if _extension is None else _extension.hold
+
 try:
     socket_map
 except NameError:
@@ -924,7 +927,7 @@ class dispatcher_with_send(dispatcher):
 
     @out_buffer.setter
     def out_buffer(self, value):
-        self.__dict__["_asyncore_out"] = value
+        _hold(self, "_asyncore_out", value)
 
     def initiate_send(self):
         """Sends what the socket takes of out_buffer."""
