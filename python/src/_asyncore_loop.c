@@ -20,7 +20,7 @@
 
 #define BATCH        256  /* events of one turn; the rest comes in the next */
 #define SLICE        1000 /* ms */
-#define CHECKS       1024 /* descriptors that are looked at after a slice */
+#define CHECKS       1024 /* descriptors that are looked at once in as long */
 #define ASKS         64   /* channels that are asked in a turn though nothing is known to have changed, */
 #define ASK_PERIOD   10000000 /* unless the last turn that did so is no longer ago, in ns */
 
@@ -188,6 +188,10 @@ static int ask_some(struct engine *e)
     if (e->now - e->asked_at < ASK_PERIOD)
         return 0;
     e->asked_at = e->now;
+    if (e->now - e->checked_at >= (uint64_t)SLICE * 1000000) {
+        e->checked_at = e->now;
+        entries_check(e, CHECKS);
+    }
     for (int i = 0; i < ASKS && i < e->count; i++) {
         if (e->robin >= e->count)
             e->robin = 0;
@@ -302,6 +306,16 @@ static int slice_ms(int64_t left)
     return (int)((left + 999999) / 1000000);
 }
 
+/* As bound(), in the middle of a wait: there may be a timer by now. */
+static int64_t time_left(struct loop *loop, int64_t timeout, uint64_t start)
+{
+    int64_t left = timeout <= 0 ? timeout : timeout - (int64_t)(asyncore_now(loop->engine->map) - start);
+    int64_t limit = has_timers(loop) ? bound(loop) : -1;
+    if (timeout > 0 && left < 0)
+        left = 0;
+    return limit == -2 || (limit >= 0 && (left < 0 || limit < left)) ? limit : left;
+}
+
 /* How many events came: 0 when the time is over or there is a timer or a call to run; -1 with an exception. */
 static int wait_ready(struct loop *loop, struct asyncore_event *events)
 {
@@ -325,13 +339,10 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
         int found = count > 0 ? waker_seen(loop, events, count) : 0;
         if (found != 0 || e->bad != 0 || Py_SIZE(loop->calls) != 0 || PyDict_GET_SIZE(loop->map) == 0)
             return found;
-        if (timeout >= 0) {
-            left = timeout - (timeout != 0 ? (int64_t)(asyncore_now(e->map) - start) : 0);
-            if (left <= 0)
-                return 0;
-        }
+        left = time_left(loop, timeout, start);
+        if (left == -2 || left == 0)
+            return left == 0 ? 0 : -1;
         if (count == 0 && ms == SLICE) {
-            entries_check(e, CHECKS);
             for (int i = 0; i < e->count; i++)
                 e->all[i]->flags |= ENTRY_UNCLASSED;
             engine_all_dirty(e);
@@ -707,12 +718,27 @@ static bool is_plain(PyObject *module, PyObject *name, PyObject *was)
     return now == was;
 }
 
-/* Whether this is for C; -1 with an exception. */
+/* asyncio waits for the map: its turn is to ask the kernel of each channel, since it may be the last for long. An engine
+ * made now could get the number of a descriptor that was closed behind the loop, which then would seem open. */
+static bool is_bridged(PyObject *map)
+{
+    if (PyDict_GET_SIZE(S.maps) == 0)
+        return false;
+    PyObject *key = PyLong_FromVoidPtr(map), *serving = key != NULL ? PyDict_GetItem(S.maps, key) : NULL;
+    PyObject *changed = serving != NULL ? PyObject_GetAttr(serving, S.name.changed) : NULL;
+    bool bridged = changed != NULL && changed != Py_None;
+    Py_XDECREF(changed);
+    Py_XDECREF(key);
+    PyErr_Clear();
+    return bridged;
+}
+
+/* Whether this is for C. */
 static bool loop_fill(struct loop *loop, PyObject *timeout, PyObject *map, bool by_select)
 {
     if (map == NULL || map == Py_None)
         map = PyDict_GetItem(S.module, S.name.socket_map);
-    if (map == NULL || !PyDict_CheckExact(map) || !is_plain(S.name.select, S.name.select, S.plain_select) ||
+    if (map == NULL || !PyDict_CheckExact(map) || is_bridged(map) || !is_plain(S.name.select, S.name.select, S.plain_select) ||
         !is_plain(S.name.select, S.name.poll, S.plain_poll) || !is_plain(S.name.time, S.name.sleep, S.plain_sleep))
         return false;
     if (timeout == Py_None)
