@@ -1,5 +1,5 @@
-"""What the tests of the package's archives and of its installation share. $PYTHON is the interpreter that they are about,
-or else the one that runs them."""
+"""What the tests of the package's archives and of its installation share. $PYTHON is the interpreter that they are
+about, or else the one that runs them."""
 import os
 import re
 import shutil

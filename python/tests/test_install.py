@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The package as it is installed for one interpreter: without a network, in a venv that has pip and nothing else. run.py
-goes through the interpreters."""
+"""The package as it is installed for one interpreter: without a network, in a venv that has pip and nothing else.
+run.py goes through the interpreters."""
 import json
 import re
 import shutil

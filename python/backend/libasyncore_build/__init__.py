@@ -33,7 +33,7 @@ def wanted(config_settings=None):
 
 
 def compiled(directory, want, objects=None):
-    """Builds the extension in the directory; returns its path, or None if there is none. Objects are kept where told."""
+    """Builds the extension in the directory; returns its path, or None if there is none. `objects`: see build()."""
     if want == "no":
         return None
     obstacle = extension.obstacle()

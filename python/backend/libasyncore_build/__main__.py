@@ -1,7 +1,8 @@
 """python -m libasyncore_build DIRECTORY: builds for this interpreter into DIRECTORY/python-X.Y.
 
-That is to be put on PYTHONPATH. The three modules are at the top there on every version: who puts the directory on PYTHONPATH, which comes before the
-standard library, wants them. What was compiled is kept beside it, in DIRECTORY/.python-X.Y, for the next time.
+That is to be put on PYTHONPATH. The three modules are at the top there on every version: who puts the directory on
+PYTHONPATH, which comes before the standard library, wants them. What was compiled is kept beside it, in
+DIRECTORY/.python-X.Y, for the next time.
 """
 import shutil
 import sys

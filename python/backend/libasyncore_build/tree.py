@@ -2,10 +2,10 @@
 
 The tree and an unpacked sdist have the same shape, so that either can be built from.
 
-The three modules are packages in libasyncore/modules/; the extension is a part of asyncore. Python 3.12 has none of its
-own any more, and from there on they are also at the top, where `import asyncore` finds them. Before 3.12 they are not, in
-a wheel made for one version: site-packages comes after the standard library, and nothing would ever look at them. A wheel
-without the extension is for every version and therefore has them.
+The three modules are packages in libasyncore/modules/; the extension is a part of asyncore. Python 3.12 has none of
+its own any more, and from there on they are also at the top, where `import asyncore` finds them. Before 3.12 they are
+not, in a wheel made for one version: site-packages comes after the standard library, and nothing would ever look at
+them. A wheel without the extension is for every version and therefore has them.
 """
 import re
 import sys
