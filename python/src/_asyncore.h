@@ -3,7 +3,7 @@
 #define PY_ASYNCORE_H
 
 #define PY_SSIZE_T_CLEAN
-#include "Python.h"
+#include <Python.h>
 #include "asyncore.h"
 #include "asynchat.h"
 #include <stdbool.h>
