@@ -27,10 +27,12 @@ def until(condition, turn, what="nothing happened"):
 
 
 class Case(unittest.TestCase):
-    """Closes what was opened, and leaves no map behind."""
+    """Closes what was opened; nothing is kept of a map that nobody serves any more."""
 
     def setUp(self):
         self.map = {}
+        if hasattr(asyncore, "_serving"):
+            self.addCleanup(self.assertEqual, asyncore._serving.maps, {})
         self.addCleanup(asyncore.close_all, ignore_all=True)
         self.addCleanup(self.close_map)
 

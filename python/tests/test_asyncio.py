@@ -14,10 +14,6 @@ serving = asyncore._serving
 
 
 class Asyncio(Case):
-    def setUp(self):
-        self.addCleanup(self.assertEqual, serving.maps, {})
-        Case.setUp(self)
-
     def run_with(self, main):
         """Runs main(task) in asyncio, with a task that serves the test's map; waits for both."""
         async def run():

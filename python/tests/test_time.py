@@ -19,15 +19,7 @@ from support import DEADLINE, POLLS, Case, Trace, idle_cpu
 serving = asyncore._serving
 
 
-class Clean(Case):
-    """Nothing is kept of a map that nobody serves any more."""
-
-    def setUp(self):
-        self.addCleanup(self.assertEqual, serving.maps, {})  # after the channels are closed
-        Case.setUp(self)
-
-
-class Timers(Clean):
+class Timers(Case):
     def test_never_early_and_in_order(self):
         calls = []
         start = time.monotonic()
@@ -188,7 +180,7 @@ class Timers(Clean):
         self.assertEqual(calls, [2, 1])
 
 
-class Idle(Clean):
+class Idle(Case):
     def test_silence_is_an_error(self):
         class Channel(Trace):
             def handle_error(self):
@@ -266,7 +258,7 @@ class Idle(Clean):
         self.assertRaises(TimeoutError, asyncore.loop, map=self.map)
 
 
-class Threads(Clean):
+class Threads(Case):
     """A loop runs in a thread; the test's own thread interferes."""
 
     def start(self, use_poll=False, timeout=DEADLINE * 10):
@@ -457,7 +449,7 @@ class Threads(Clean):
         self.assertEqual(descriptors(), before)
 
 
-class Forks(Clean):
+class Forks(Case):
     def fork(self, code):
         pid = os.fork()
         if pid == 0:
