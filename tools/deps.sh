@@ -27,6 +27,7 @@ for what in "$@"; do
         need check pkg-config --exists check
         need iproute2 command -v ip # network namespaces; who may not make any does without
         need mandoc command -v mandoc
+        need openssl command -v openssl # tests of TLS make a certificate
         need patch command -v patch
         need python3 command -v python3
         need python3-venv python3 -c "import ensurepip" # the Python package is tested on other versions where they are

@@ -100,16 +100,16 @@ class TLS(Case):
         channel.connect(address)
         return channel
 
-    def echo(self, tls, size=1000000):
+    def echo(self, tls, size=150000):
+        """In pieces that the sockets take: OpenSSL does not read and write at once."""
         data = os.urandom(size)
-        sender = threading.Thread(target=tls.sendall, args=(data,))
-        sender.start()
         received = bytearray()
-        while len(received) < size:
-            piece = tls.recv(65536)
-            self.assertTrue(piece)
-            received += piece
-        sender.join()
+        for at in range(0, size, 50000):
+            tls.sendall(data[at:at + 50000])
+            while len(received) < min(at + 50000, size):
+                piece = tls.recv(65536)
+                self.assertTrue(piece)
+                received += piece
         self.assertEqual(bytes(received), data)
 
     def test_echo(self):
@@ -117,6 +117,25 @@ class TLS(Case):
             for wrap_listener in (False, True):
                 self.talk(self.server(wrap_listener=wrap_listener), self.echo, poll)
                 self.close_map()
+
+    def test_much_to_a_slow_peer(self):
+        class Source(Echo):
+            def handle_read(self):
+                self.recv(10)
+                self.send(data)
+
+        def talk(tls):
+            tls.sendall(b"x")
+            time.sleep(0.05)
+            received = bytearray()
+            while len(received) < len(data):
+                received += tls.recv(65536)
+            return bytes(received) == data
+
+        data = os.urandom(8000000)
+        for poll in POLLS:
+            self.assertTrue(self.talk(self.server(Source), talk, poll))
+            self.close_map()
 
     def test_bytes_that_the_tls_layer_holds_are_read(self):
         # A record has up to 16 KiB; the handler takes ten bytes, and the kernel has nothing more to tell.

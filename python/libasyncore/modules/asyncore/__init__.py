@@ -476,6 +476,9 @@ def _serve_poll(map, asked, ready):
 # -- Timers, and calls from other threads ------------------------------------------------------------------------------
 
 
+timer = _serving.Timer
+
+
 def _call(function, args):
     """Calls what a timer or another thread left. A failure is its channel's, if it is a channel's method."""
     try:
