@@ -16,7 +16,8 @@ NAMES = ("asyncore", "asynchat", "smtpd")
 
 def main(argv):
     # The script's own folder has tests with the names of CPython's.
-    sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != os.path.dirname(os.path.abspath(__file__))]
+    own = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != own]
     for name in NAMES:
         module = importlib.import_module(name)
         if name == "asyncore" and not hasattr(module, "__libasyncore__"):

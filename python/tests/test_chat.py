@@ -180,8 +180,8 @@ class Terminators(unittest.TestCase):
         self.assertEqual((chat._get_data(), chat._get_data()), (b"ab", b""))
         self.assertRaises(NotImplementedError, asynchat.async_chat.collect_incoming_data, chat, b"")
         self.assertRaises(NotImplementedError, asynchat.async_chat.found_terminator, chat)
-        for haystack, needle, found in (("qwerty\r", "\r\n", 1), ("qwertydkjf", "\r\n", 0), (b"aa", b"aaaa", 2), (b"", b"x", 0),
-                                        (b"xaab", b"aabb", 3), (b"ab", b"ab", 0)):
+        for haystack, needle, found in (("qwerty\r", "\r\n", 1), ("qwertydkjf", "\r\n", 0), (b"aa", b"aaaa", 2),
+                                        (b"", b"x", 0), (b"xaab", b"aabb", 3), (b"ab", b"ab", 0)):
             self.assertEqual(asynchat.find_prefix_at_end(haystack, needle), found)
 
 

@@ -253,8 +253,10 @@ class Logging(Case):
     def test_what_the_defaults_say(self):
         channel = asyncore.dispatcher(map=self.map)
         channel.ignore_log_types = ()
-        for name, text in (("handle_expt", "unhandled incoming priority event"), ("handle_read", "unhandled read event"),
-                           ("handle_write", "unhandled write event"), ("handle_connect", "unhandled connect event"),
+        for name, text in (("handle_expt", "unhandled incoming priority event"),
+                           ("handle_read", "unhandled read event"),
+                           ("handle_write", "unhandled write event"),
+                           ("handle_connect", "unhandled connect event"),
                            ("handle_close", "unhandled close event")):
             self.assertEqual(self.printed(getattr(channel, name)), ("warning: %s\n" % text, ""))
 

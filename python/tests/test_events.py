@@ -56,7 +56,8 @@ class Steps(Case):
     """read, write, _exception, readwrite."""
 
     def test_what_a_handler_raises_goes_to_handle_error(self):
-        for error in (Exception, BaseException, GeneratorExit, OSError(errno.ECONNREFUSED, ""), OSError(errno.EBADF, "")):
+        for error in (Exception, BaseException, GeneratorExit, OSError(errno.ECONNREFUSED, ""),
+                      OSError(errno.EBADF, "")):
             for step in (asyncore.read, asyncore.write, asyncore._exception):
                 calls = []
                 step(Duck(calls, error))

@@ -92,7 +92,8 @@ class Dialogue(Case):
     def test_bad_lines_are_answered_and_do_not_end_it(self):
         self.client()
         self.say(b"EHLO x", 4)
-        for line, answer in ((b"\xff", "500 Error: bad syntax"), (b"MAIL FROM:,", "501 Syntax: MAIL FROM: <address> [SP"),
+        for line, answer in ((b"\xff", "500 Error: bad syntax"),
+                             (b"MAIL FROM:,", "501 Syntax: MAIL FROM: <address> [SP"),
                              (b"MAIL FROM:<a@b> SIZE", "501 Syntax: MAIL FROM: <address> [SP"),
                              (b"VRFY @@ <", "502 Could not VRFY @@ <"),
                              ("H\xc9".encode("utf-8"), '500 Error: command "H\\xc9" not recognized'),
@@ -163,7 +164,8 @@ class Dialogue(Case):
         proxy = Proxy(("127.0.0.1", 0), ("127.0.0.1", 1), map=self.map)
         proxy.process_message(("peer", 1), "a", ["b"], b"S: x\n\ntext", mail_options=[], rcpt_options=[])
         proxy.process_message(("peer", 1), "a", ["b"], "S: x\n\ntext")
-        self.assertEqual(delivered, [("a", ["b"], b"S: x\nX-Peer: peer\n\ntext"), ("a", ["b"], "S: x\nX-Peer: peer\n\ntext")])
+        self.assertEqual(delivered, [("a", ["b"], b"S: x\nX-Peer: peer\n\ntext"),
+                                     ("a", ["b"], "S: x\nX-Peer: peer\n\ntext")])
 
     def test_the_proxy_delivers(self):
         server = Server(self.map)
@@ -186,9 +188,11 @@ class Dialogue(Case):
         server = smtpd.DebuggingServer(("127.0.0.1", 0), None, map=self.map)
         out = io.StringIO()
         with redirect_stdout(out):
-            server.process_message(("peer", 1), "a", ["b"], b"S: x\n\nh\xe9", mail_options=["BODY=8BITMIME"], rcpt_options=[])
-        self.assertEqual(out.getvalue(), "---------- MESSAGE FOLLOWS ----------\nmail options: ['BODY=8BITMIME']\nb'S: x'\n"
-                                         "b'X-Peer: peer'\nb''\nb'h\\xe9'\n------------ END MESSAGE ------------\n")
+            server.process_message(("peer", 1), "a", ["b"], b"S: x\n\nh\xe9", mail_options=["BODY=8BITMIME"],
+                                   rcpt_options=[])
+        self.assertEqual(out.getvalue(), "---------- MESSAGE FOLLOWS ----------\nmail options: ['BODY=8BITMIME']\n"
+                                         "b'S: x'\nb'X-Peer: peer'\nb''\nb'h\\xe9'\n"
+                                         "------------ END MESSAGE ------------\n")
 
 
 class Program(unittest.TestCase):
@@ -200,8 +204,9 @@ class Program(unittest.TestCase):
     def test_usage(self):
         self.assertEqual(self.command("-V"), (0, "Python SMTP proxy version 0.3\n", ""))
         self.assertEqual(self.command("--help")[0], 0)
-        for args, text in ((("--nosuch",), "option --nosuch not recognized"), (("a", "b", "c"), "Invalid arguments: a, b, c"),
-                           (("-n", "a"), "Bad local spec: a"), (("-n", "a:x"), "Bad local port: a:x"),
+        for args, text in ((("--nosuch",), "option --nosuch not recognized"),
+                           (("a", "b", "c"), "Invalid arguments: a, b, c"), (("-n", "a"), "Bad local spec: a"),
+                           (("-n", "a:x"), "Bad local port: a:x"),
                            (("-n", "a:1", "b"), "Bad remote spec: b"), (("-n", "-s", "x"), "Invalid size: x"),
                            (("-n", "-t", "0"), "Invalid timeout: 0"), (("-n", "-t", "nan"), "Invalid timeout: nan"),
                            (("-n", "-c", "Nosuch", "localhost:0"), "no such class: Nosuch"),

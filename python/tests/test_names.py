@@ -167,8 +167,9 @@ class Shapes(Case):
 
     def test_layouts_that_are_combined(self):
         import threading
-        shapes = [(asyncore.dispatcher, threading.Thread), (asyncore.dispatcher, Exception), (asyncore.dispatcher, dict),
-                  (asyncore.file_dispatcher, asynchat.async_chat), (asyncore.dispatcher_with_send, list),
+        shapes = [(asyncore.dispatcher, threading.Thread), (asyncore.dispatcher, Exception),
+                  (asyncore.dispatcher, dict), (asyncore.file_dispatcher, asynchat.async_chat),
+                  (asyncore.dispatcher_with_send, list),
                   (asyncore.file_dispatcher, asyncore.dispatcher_with_send), (str, asyncore.dispatcher)]
         for bases in shapes:
             type("Mixed", bases, {})
@@ -248,7 +249,8 @@ class Shapes(Case):
         prefix = "<test_names.Shapes.test_repr.<locals>.Channel"
         for changes, middle in (({}, ""), ({"connected": True}, " connected"), ({"addr": ("h", 1)}, " connected h:1"),
                                 ({"accepting": True}, " listening h:1"), ({"addr": "/x"}, " listening '/x'"),
-                                ({"addr": ("::1", 1, 0, 0)}, " listening ('::1', 1, 0, 0)"), ({"addr": None}, " connected")):
+                                ({"addr": ("::1", 1, 0, 0)}, " listening ('::1', 1, 0, 0)"),
+                                ({"addr": None}, " connected")):
             vars(channel).update(changes)
             self.assertEqual(repr(channel), "%s%s at %#x>" % (prefix, middle, id(channel)))
 

@@ -24,7 +24,8 @@ class Timers(Case):
         calls = []
         start = time.monotonic()
         for delay in (0.03, 0.01, 0.02, 0.01):
-            asyncore.call_later(delay, lambda delay: calls.append((delay, time.monotonic() - start)), delay, map=self.map)
+            asyncore.call_later(delay, lambda delay: calls.append((delay, time.monotonic() - start)), delay,
+                                map=self.map)
         asyncore.loop(map=self.map)
         self.assertEqual([delay for delay, _ in calls], [0.01, 0.01, 0.02, 0.03])
         for delay, after in calls:
@@ -366,7 +367,8 @@ class Threads(Case):
                 b.close()
                 self.join()
                 pieces = [bytes(received[i:i + size]) for i in range(0, len(received), size)]
-                self.assertEqual(sorted(pieces), sorted(letter * size for letter in (b"a", b"b", b"c", b"d") for _ in range(count)))
+                self.assertEqual(sorted(pieces), [letter * size for letter in (b"a", b"b", b"c", b"d")
+                                                  for _ in range(count)])
 
     def test_a_push_is_sent_at_once_where_no_loop_runs(self):
         a, b = self.pair()

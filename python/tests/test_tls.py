@@ -263,8 +263,8 @@ class TLS(Case):
                 self.note(self.recv(100).decode())
 
         sock = socket.create_connection(self.server(Greeter))
-        client = Client(self.client_context.wrap_socket(sock, server_hostname="localhost", do_handshake_on_connect=False),
-                        self.map)
+        client = Client(self.client_context.wrap_socket(sock, server_hostname="localhost",
+                                                        do_handshake_on_connect=False), self.map)
         self.until(lambda: "hello" in client.calls)
         self.assertEqual(client.calls, ["hello"])
 
@@ -363,7 +363,8 @@ class TLS(Case):
 
         async def main():
             task = asyncio.ensure_future(asyncore.serve_in_asyncio(self.map))
-            reader, writer = await asyncio.open_connection(*address, ssl=self.client_context, server_hostname="localhost")
+            reader, writer = await asyncio.open_connection(*address, ssl=self.client_context,
+                                                           server_hostname="localhost")
             data = os.urandom(500000)
             writer.write(data)
             self.assertEqual(await reader.readexactly(len(data)), data)

@@ -211,7 +211,8 @@ class async_chat(asyncore.dispatcher):
 
     def queued(self):
         """Bytes that are pushed and not yet sent. What producers will yield is not counted."""
-        return sum(len(item) for item in list(self.producer_fifo) if isinstance(item, (bytes, bytearray, memoryview, _Tail)))
+        kinds = (bytes, bytearray, memoryview, _Tail)
+        return sum(len(item) for item in list(self.producer_fifo) if isinstance(item, kinds))
 
 
 def _dispatch(chat):

@@ -653,7 +653,7 @@ class dispatcher(object if _extension is None else _extension.channel):
             pass
 
     def set_idle_timeout(self, seconds):
-        """handle_error, with a TimeoutError, when recv() and send() moved no byte for so long. None: never, the default.
+        """handle_error, with a TimeoutError, when recv() and send() moved no byte for so long. None: never.
 
         Connecting counts. An override of handle_error that does not close gets it again after as long.
         """

@@ -1,9 +1,9 @@
 """A map served from a running asyncio loop.
 
-A turn is the ordinary one, poll() with no wait; asyncio only tells when to make it. The channels stand in an epoll set,
-whose descriptor asyncio watches. The set is a hint and no more: who is ready, and is still there, poll() finds out. So a
-descriptor that was closed, or used again, while it stood in the set does no harm but a turn for nothing; if what the set
-reports is not so, it is built anew.
+A turn is the ordinary one, poll() with no wait; asyncio only tells when to make it. The channels stand in an epoll
+set, whose descriptor asyncio watches. The set is a hint and no more: who is ready, and is still there, poll() finds
+out. So a descriptor that was closed, or used again, while it stood in the set does no harm but a turn for nothing; if
+what the set reports is not so, it is built anew.
 """
 import asyncio
 import select

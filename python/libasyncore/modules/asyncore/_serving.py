@@ -6,8 +6,8 @@ and no timer or call is left.
 
 Threads. A map is served by one thread at a time (`threads` knows which). Others may call `post` and `wake`, and set
 timers. `waits` has an entry while the channels are asked what they want, and waited for; whoever changes something then
-sets the waker, whose descriptor the wait includes. It is there from before the asking, or a change between the two would
-be seen by nobody until the wait ends.
+sets the waker, whose descriptor the wait includes. It is there from before the asking, or a change between the two
+would be seen by nobody until the wait ends.
 
 The waker is an eventfd, or a pipe where Python has none. It is lent for as long as the map is served: loop(count=1)
 again and again makes no descriptor. A child of fork() makes new ones, since the old ones would wake its parent.
@@ -158,7 +158,7 @@ class Serving:
         return left if timeout is None or timeout < 0 or left < timeout else timeout
 
     def run(self, now, call):
-        """Runs what is due, by call(function, args): calls in the order they came, timers in that of their deadlines."""
+        """Runs what is due, by call(function, args): calls as they came, timers in the order of their deadlines."""
         for _ in range(len(self.calls)):
             function, args = self.calls.popleft()
             call(function, args)
