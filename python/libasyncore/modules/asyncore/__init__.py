@@ -743,6 +743,9 @@ class dispatcher(object if _extension is None else _extension.channel):
         """At most so many bytes. b"" is the end, or a lost connection, after handle_close. Nothing yet raises."""
         try:
             data = self.socket.recv(buffer_size)
+            if not data:
+                self.handle_close()
+                return b""
         except OSError as error:
             if self._asyncore_tls is not None:
                 self._asyncore_tls.recv_failed(error)
@@ -750,9 +753,6 @@ class dispatcher(object if _extension is None else _extension.channel):
                 self.handle_close()
                 return b""
             raise
-        if not data:
-            self.handle_close()
-            return b""
         if self._asyncore_idle is not None:
             self._asyncore_idle.touch()
         return data
