@@ -118,6 +118,9 @@ class Names(Case):
                     continue
                 if inspect.isclass(found) or inspect.isfunction(found):
                     self.assertTrue(found.__doc__, name)
+                for method, value in vars(found).items() if inspect.isclass(found) else ():
+                    if inspect.isfunction(value) and not method.startswith("_"):
+                        self.assertTrue(inspect.getdoc(getattr(found, method)), (name, method))
 
     def test_smtpd_exports_what_it_did(self):
         self.assertEqual(smtpd.__all__, ["SMTPChannel", "SMTPServer", "DebuggingServer", "PureProxy"])

@@ -1,6 +1,6 @@
 """The same random programs on the standard library's modules and on these: the same calls, in the same order.
 
-$TRACES is how many programs (300); $TRACE is the first one's seed (1).
+$TRACES is how many programs (150); $TRACE is the first one's seed (1).
 """
 import os
 import subprocess
@@ -10,7 +10,7 @@ import unittest
 
 from support import DEADLINE, HERE
 
-COUNT = int(os.environ.get("TRACES") or 300)
+COUNT = int(os.environ.get("TRACES") or 150)
 FIRST = int(os.environ.get("TRACE") or 1)
 
 

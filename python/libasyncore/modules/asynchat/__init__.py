@@ -107,6 +107,7 @@ class async_chat(asyncore.dispatcher):
     # -- output
 
     def handle_write(self):
+        """The socket takes data."""
         self.initiate_send()
 
     def handle_close(self):

@@ -244,26 +244,43 @@ def _turn(timeout, map, wait, serve):
     """One turn: wait() asks and waits, serve() calls handlers; then timers and calls."""
     if map is None:
         map = socket_map
-    if not map and id(map) not in _serving.maps:
-        return
-    serving = _serving.enter(map, timeout != 0)
-    try:
-        if map or serving.keeps():
-            serving.begin_wait()  # before the asking: what another thread changes meanwhile ends the wait
-            try:
-                asked, ready = wait(serving, timeout)
-            finally:
-                serving.end_wait()
+    serving = _serving.maps.get(id(map))
+    if serving is None and (not map or timeout == 0):
+        if map:
+            _turn_of(map, None, timeout, wait, serve)  # nobody can have to wake it
+    elif serving is not None and _serving.get_ident() in serving.threads:
+        _turn_of(map, serving, timeout, wait, serve)  # loop() has seen to the rest
+    else:
+        serving = _serving.enter(map, timeout != 0)
+        try:
+            _turn_of(map, serving, timeout, wait, serve)
+        finally:
+            _serving.leave(serving)
+
+
+def _turn_of(map, serving, timeout, wait, serve):
+    """A turn of a map that this thread serves. `serving` is None if there is nothing but the channels."""
+    if serving is None:
+        asked, ready = wait(map, None, timeout)
+        if ready:
             serve(map, asked, ready)
-            if serving.timers or serving.calls:
-                serving.run(time.monotonic(), _call)
+        return
+    if not map and not serving.keeps():
+        return
+    serving.waits.append(None)  # from before the asking: what another thread changes meanwhile ends the wait
+    try:
+        asked, ready = wait(map, serving, timeout)
     finally:
-        _serving.leave(serving)
+        serving.end_wait()
+    if ready:
+        serve(map, asked, ready)
+    if serving.timers or serving.calls:
+        serving.run(time.monotonic(), _call)
 
 
 def _bounded(serving, timeout):
     """How long the wait may take, since there may be timers and calls."""
-    if serving.timers or serving.calls:
+    if serving is not None and (serving.timers or serving.calls):
         return serving.bound(timeout, time.monotonic())
     return timeout
 
@@ -325,16 +342,16 @@ def _ask(map):
     return r, w, e, asked
 
 
-def _wait_select(serving, timeout):
+def _wait_select(map, serving, timeout):
     """poll()'s asking and waiting: the channels asked, and what is ready to read, to write, and exceptional."""
-    r, w, e, asked = _ask(serving.map)
+    r, w, e, asked = _ask(map)
     held = {fd for fd in r if _holds(asked[fd])} if _special else ()
     try:
         ready = _select(serving, r, w, e, 0 if held else timeout)
     except (OSError, ValueError) as error:
-        if not _bury(serving.map, asked, error):
+        if not _bury(map, asked, error):
             raise
-        return asked, ()
+        return asked, None
     if held:
         held.update(ready[0])
         ready = [fd for fd in r if fd in held], ready[1], ready[2]
@@ -345,7 +362,7 @@ def _serve_select(map, asked, ready):
     """poll()'s calls of handlers."""
     for step, fds in zip((read, write, _exception), ready):
         for fd in fds:
-            obj = asked.get(fd)
+            obj = asked.get(fd)  # the waker is nobody's
             if obj is not None and map.get(fd) is obj and (not _special or _meant(obj, step)):
                 step(obj)
 
@@ -353,9 +370,9 @@ def _serve_select(map, asked, ready):
 def _select(serving, r, w, e, timeout):
     """What of it is ready."""
     timeout = _bounded(serving, timeout)
-    waker = serving.waker if select.select is _plain["select"] else None
-    if timeout == 0:
-        waker = None
+    waker = None
+    if timeout != 0 and select.select is _plain["select"]:
+        waker = serving.waker
     if not (r or w or e) and (waker is None or time.sleep is not _plain["sleep"]):
         time.sleep(timeout)
         return [], [], []
@@ -418,19 +435,26 @@ def _milliseconds(seconds):
     return None if seconds is None else math.ceil(round(seconds * 1000, 6))
 
 
-def _wait_poll(serving, timeout):
+def _wait_poll(map, serving, timeout):
     """poll2()'s asking and waiting: the channels asked, and (descriptor, flags) of those that are ready."""
     asked = {}
     held = []
     pollster = select.poll()
-    for fd, obj in list(serving.map.items()):
-        flags = _flags(obj)
+    for_reading, for_writing = select.POLLIN | select.POLLPRI, select.POLLOUT
+    for fd, obj in list(map.items()):
+        is_r = obj.readable()
+        is_w = obj.writable()
+        if _special:
+            is_r, is_w = _interest(obj, is_r, is_w)
+        flags = for_reading if is_r else 0
+        if is_w and not obj.accepting:
+            flags |= for_writing
         if flags:
             asked[fd] = obj
             try:
                 pollster.register(fd, flags)
             except ValueError as error:
-                if not _bury(serving.map, {fd: obj}, error):
+                if not _bury(map, {fd: obj}, error):
                     raise
             if _special and flags & select.POLLIN and _holds(obj):
                 held.append(fd)
@@ -446,18 +470,6 @@ def _wait_poll(serving, timeout):
         found.update((fd, found.get(fd, 0) | select.POLLIN) for fd in held)
         ready = [(fd, found[fd]) for fd in asked if fd in found]
     return asked, ready
-
-
-def _flags(obj):
-    """Asks a channel what poll(2) is to look for."""
-    is_r = obj.readable()
-    is_w = obj.writable()
-    if _special:
-        is_r, is_w = _interest(obj, is_r, is_w)
-    flags = select.POLLIN | select.POLLPRI if is_r else 0
-    if is_w and not obj.accepting:
-        flags |= select.POLLOUT
-    return flags
 
 
 def _serve_poll(map, asked, ready):
@@ -949,6 +961,7 @@ class dispatcher_with_send(dispatcher):
             self.__dict__["_asyncore_out"] = held[sent:]
 
     def handle_write(self):
+        """The socket takes data again."""
         self.initiate_send()
 
     def writable(self):
@@ -960,7 +973,7 @@ class dispatcher_with_send(dispatcher):
         """Takes all of it. From a thread that does not serve the channel's map it is handed to the one that does."""
         if self.debug:
             self.log_info("sending %s" % repr(data))
-        if _serving.elsewhere(self._map):
+        if _serving.maps and _serving.elsewhere(self._map):
             call_soon_threadsafe(self._asyncore_send, b"" + data, map=self._map)
         else:
             self._asyncore_send(data)
@@ -974,7 +987,8 @@ class dispatcher_with_send(dispatcher):
         else:
             self.out_buffer = (self.out_buffer if held is None else held) + data
         self.initiate_send()
-        _serving.wake(self._map)
+        if self.__dict__.get("_asyncore_out"):
+            _serving.wake(self._map)
 
 
 def compact_traceback():

@@ -146,7 +146,8 @@ class Serving:
         while self.timers and self.timers[0][2].serving is None:
             heapq.heappop(self.timers)
             self.cancelled -= 1
-        forget(self)
+        with lock:
+            forget(self)
 
     def bound(self, timeout, now):
         """How long to wait at most: `timeout` (None: for ever), or less if there is something to run earlier."""
@@ -202,32 +203,31 @@ def leave(serving):
     with lock:
         serving.users -= 1
         me = get_ident()
-        depth = serving.threads.get(me, 0) - 1
+        depth = serving.threads[me] - 1 if me in serving.threads else 0
         if depth > 0:
             serving.threads[me] = depth
         else:
             serving.threads.pop(me, None)
-    forget(serving)
+        if serving.users <= 0:
+            forget(serving)
 
 
 def forget(serving):
-    """Drops what nobody needs any more."""
-    if serving.users:
+    """Nobody serves the map, or a timer of it was cancelled: drops what is not needed any more. With the lock held."""
+    if serving.users > 0:
         return
-    with lock:
-        if serving.users:
-            return
-        waker, serving.waker = serving.waker, None
-        if waker is not None:
-            waker.clear()
-            if len(spare) < SPARE_WAKERS:
-                spare.append(waker)
-            else:
-                waker.close()
-        if not serving.timers and not serving.calls and maps.get(id(serving.map)) is serving:
-            del maps[id(serving.map)]
-            if serving.calls:  # of a signal handler that came in between
-                of(serving.map).calls.extend(serving.calls)
+    waker, serving.waker = serving.waker, None
+    if waker is not None:
+        waker.clear()
+        if len(spare) < SPARE_WAKERS:
+            spare.append(waker)
+        else:
+            waker.close()
+    if serving.timers or serving.calls or maps.get(id(serving.map)) is not serving:
+        return
+    del maps[id(serving.map)]
+    if serving.calls:  # of a signal handler that came in between
+        of(serving.map).calls.extend(serving.calls)
 
 
 def post(map, function, args):

@@ -35,10 +35,10 @@ class Devnull:
     """A stream that keeps nothing."""
 
     def write(self, msg):
-        pass
+        """Forgets it."""
 
     def flush(self):
-        pass
+        """Nothing is left to be written."""
 
 
 DEBUGSTREAM = Devnull()
