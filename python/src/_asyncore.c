@@ -98,6 +98,22 @@ bool is_disconnect(int error)
            error == EBADF;
 }
 
+/* The current exception is an OSError of a lost connection. */
+bool lost_connection(void)
+{
+    PyObject *type, *value, *traceback, *number;
+    if (!PyErr_ExceptionMatches(PyExc_OSError))
+        return false;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    number = PyObject_GetAttrString(value, "errno");
+    bool lost = number != NULL && PyLong_Check(number) && is_disconnect((int)PyLong_AsLong(number));
+    Py_XDECREF(number);
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    return lost;
+}
+
 /* callable(arg), or arg.name() where callable is NULL. */
 static int handled(PyObject *callable, PyObject *arg, PyObject *name)
 {

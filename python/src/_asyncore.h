@@ -127,6 +127,7 @@ int attr_none(PyObject *self, PyObject *name);
 int handle_with(PyObject *callable, PyObject *arg);
 int handle_method(PyObject *self, PyObject *name);
 bool is_disconnect(int error);
+bool lost_connection(void);
 
 /* -- _asyncore_map.c: engines of maps -- */
 

@@ -309,11 +309,17 @@ static PyObject *plain_fifo(PyObject *self)
     return fifo;
 }
 
-/* The send failed: as dispatcher.send() and initiate_send() have it. */
+/* The send failed: as dispatcher.send() and initiate_send() have it, which takes an OSError of handle_close for send's. */
 static int send_failed(PyObject *self, ssize_t error)
 {
     library_error((int)error);
-    return handle_method(self, is_disconnect((int)-error) ? S.name.handle_close : S.name.handle_error);
+    if (is_disconnect((int)-error)) {
+        if (handle_method(self, S.name.handle_close) == 0)
+            return 0;
+        if (!PyErr_ExceptionMatches(PyExc_OSError))
+            return -1;
+    }
+    return handle_method(self, S.name.handle_error);
 }
 
 /* Sends bytes, and sees that what was not taken is the first in the queue, where the item is already if `queued`. */

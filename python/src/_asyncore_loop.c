@@ -426,22 +426,6 @@ static int failed(PyObject *obj)
     return PyErr_ExceptionMatches(S.reraised) ? -1 : handle_with(S.failed, obj);
 }
 
-/* The current exception is an OSError of a lost connection. */
-static bool lost_connection(void)
-{
-    PyObject *type, *value, *traceback, *number;
-    if (!PyErr_ExceptionMatches(PyExc_OSError))
-        return false;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    number = PyObject_GetAttrString(value, "errno");
-    bool lost = number != NULL && PyLong_Check(number) && is_disconnect((int)PyLong_AsLong(number));
-    Py_XDECREF(number);
-    PyErr_Clear();
-    PyErr_Restore(type, value, traceback);
-    return lost;
-}
-
 static int step_poll(struct engine *e, const struct ready *r)
 {
     static int (*const steps[])(PyObject *) = {on_read, on_write, on_expt};
