@@ -66,8 +66,7 @@ def extension():
 
 def tell():
     rows = [(name,) + explain(name) for name in libasyncore.NAMES]
-    for name, whose, file, why in rows:
-        print("%s: %s, %s\n    %s" % (name, whose, file, why))
-    print("extension: %s" % extension())
-    if not all(whose == "libasyncore's" for _, whose, _, _ in rows):
-        print(ADVICE % libasyncore.MODULES)
+    lines = ["%s: %s, %s\n    %s" % row for row in rows] + ["extension: " + extension()]
+    if not all(row[1] == "libasyncore's" for row in rows):
+        lines.append(ADVICE % libasyncore.MODULES)
+    print("\n".join(lines))
