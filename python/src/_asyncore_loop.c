@@ -306,6 +306,26 @@ static int slice_ms(int64_t left)
     return (int)((left + 999999) / 1000000);
 }
 
+/* An item stands in `waits` for as long as the loop runs: a wake-up too many costs a turn, and this in each turn more. A
+ * child of fork() has a list of its own. */
+static int waits_open(struct loop *loop)
+{
+    Py_XSETREF(loop->waits, PyObject_GetAttr(loop->serving, S.name.waits));
+    if (loop->waits != NULL && !PyList_CheckExact(loop->waits)) {
+        Py_CLEAR(loop->waits);
+        PyErr_SetString(PyExc_SystemError, "_asyncore is of another version than asyncore");
+    }
+    return loop->waits != NULL ? PyList_Append(loop->waits, Py_None) : -1;
+}
+
+static void waits_close(struct loop *loop)
+{
+    Py_ssize_t size = loop->waits != NULL ? PyList_GET_SIZE(loop->waits) : 0;
+    if (size != 0)
+        PyList_SetSlice(loop->waits, size - 1, size, NULL);
+    Py_CLEAR(loop->waits);
+}
+
 /* As bound(), in the middle of a wait: there may be a timer by now. */
 static int64_t time_left(struct loop *loop, int64_t timeout, uint64_t start)
 {
@@ -332,8 +352,7 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
             return -1;
         if (count == -ECHILD) {
             start = asyncore_now(e->map); /* the other had no time for a child */
-            Py_XSETREF(loop->waits, PyObject_GetAttr(loop->serving, S.name.waits));
-            if (loop->waits == NULL)
+            if (waits_open(loop) < 0)
                 return -1;
         }
         int found = count > 0 ? waker_seen(loop, events, count) : 0;
@@ -579,12 +598,7 @@ static int turn(struct loop *loop)
         e->by_select = loop->by_select;
         engine_all_dirty(e);
     }
-    PyObject *waits = loop->waits; /* has an item from before the asking until the wait is over */
-    Py_INCREF(waits);
-    int count = PyList_Append(waits, Py_None) < 0 ? -1 : turn_waits(loop, events);
-    if (PyList_GET_SIZE(waits) != 0)
-        PyList_SetSlice(waits, PyList_GET_SIZE(waits) - 1, PyList_GET_SIZE(waits), NULL);
-    Py_DECREF(waits);
+    int count = turn_waits(loop, events);
     if (count < 0)
         return -1;
     if (e->foreign != 0)
@@ -632,22 +646,19 @@ static int serving_open(struct loop *loop)
         return -1;
     loop->timers = PyObject_GetAttr(loop->serving, S.name.timers);
     loop->calls = PyObject_GetAttr(loop->serving, S.name.calls);
-    loop->waits = PyObject_GetAttr(loop->serving, S.name.waits);
     PyObject *changed = PyObject_GetAttr(loop->serving, S.name.changed);
     loop->engine->told = changed != Py_None;
     Py_XDECREF(changed);
-    if (loop->timers == NULL || loop->calls == NULL || loop->waits == NULL || changed == NULL)
+    if (loop->timers == NULL || loop->calls == NULL || changed == NULL)
         return -1;
-    if (PyList_CheckExact(loop->timers) && PyList_CheckExact(loop->waits))
-        return 0;
-    PyErr_SetString(PyExc_SystemError, "_asyncore is of another version than asyncore");
-    return -1;
+    return waits_open(loop);
 }
 
 static void serving_close(struct loop *loop)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
+    waits_close(loop);
     if (loop->serving != NULL) {
         Py_XDECREF(PyObject_CallFunctionObjArgs(S.leave, loop->serving, NULL));
         PyErr_Clear();
@@ -655,7 +666,6 @@ static void serving_close(struct loop *loop)
     Py_CLEAR(loop->serving);
     Py_CLEAR(loop->timers);
     Py_CLEAR(loop->calls);
-    Py_CLEAR(loop->waits);
     PyErr_Restore(type, value, traceback);
 }
 
