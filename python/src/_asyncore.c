@@ -379,6 +379,8 @@ static PyInterpreterState *interpreter(void)
 #endif
 }
 
+static PyMethodDef gone = {"gone", mapping_gone, METH_O, NULL};
+
 static int state_open(void)
 {
 #define NAME_INTERN(text)                                                                                              \
@@ -388,7 +390,8 @@ static int state_open(void)
     NAMES(NAME_INTERN)
     S.empty = PyBytes_FromStringAndSize(NULL, 0);
     S.channel = PyType_FromSpec(&channel_spec);
-    if (S.empty == NULL || S.channel == NULL || watcher_open() < 0)
+    S.gone = PyCFunction_NewEx(&gone, NULL, NULL);
+    if (S.empty == NULL || S.channel == NULL || S.gone == NULL || watcher_open() < 0)
         return -1;
     Py_AtExit(forget);
     S.interpreter = interpreter();

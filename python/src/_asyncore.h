@@ -48,8 +48,8 @@ static inline unsigned type_version(PyTypeObject *type)
     X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)             \
     X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(changed) X(clear) X(collect_incoming_data)        \
     X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
-    X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event)        \
-    X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(keeps) X(leave)       \
+    X(get) X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event)        \
+    X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(items) X(keeps) X(leave)       \
     X(maps) X(monotonic) X(out_buffer) X(poll) X(producer_fifo) X(readable) X(reader) X(recv) X(run) X(select)         \
     X(send) X(set) X(sleep) X(socket) X(socket_map) X(terminator) X(time) X(timers) X(touch) X(waker) X(waits)         \
     X(writable)
@@ -98,6 +98,7 @@ struct state {
     PyTypeObject *deque;
     PyObject *get_terminator, *in_buffer, *dispatch; /* of asynchat */
     PyObject *empty;  /* b"" */
+    PyObject *gone;   /* mapping_gone */
     int watcher;      /* of dicts, from 3.12; or -1 */
     unsigned bulk;    /* recv: how many long reads to expect */
     PyObject *serving; /* borrowed: the channel whose handler a loop called last, in that engine; or NULL */
@@ -184,6 +185,8 @@ struct used_type {
 struct engine {
     struct engine *next; /* of the same bucket */
     PyObject *dict;      /* borrowed: see the model */
+    PyObject *items;     /* of a map that is not exactly a dict: what it had before the wait; else NULL */
+    PyObject *weak;      /* the same: a weak reference to it, or NULL if it takes none */
     struct asyncore_map *map;
     struct entry **by_fd, **all, **called, *dirty;
     int fd_room, count, room, robin, check;
@@ -195,6 +198,7 @@ struct engine {
     uint64_t now, asked_at, checked_at; /* ns: before this wait; when the round robin, the check last went on */
     unsigned long thread; /* of the innermost loop */
     int running;          /* how many loops */
+    bool mapping; /* `dict` is not exactly a dict */
     bool waiting, by_select, called_stale, resync, told; /* told: serving.changed is to be called */
     int waker; /* the descriptor of the waker that is watched, or -1 */
 };
@@ -223,6 +227,11 @@ void channel_note(PyObject *self);
 int channel_elsewhere(PyObject *map); /* whether another thread serves it; -1 with an exception */
 int watcher_open(void);
 int library_error(int error);
+void engine_drop(struct engine *e);
+struct engine *engine_next(struct engine *after); /* of all of them, in any order */
+int sync_item(struct engine *e, PyObject *key, PyObject *obj);
+void sync_rest(struct engine *e, uint64_t before);
+void entry_unwatch(struct engine *e, struct entry *entry);
 
 PyObject *dispatcher_add_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *dispatcher_del_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
@@ -239,6 +248,14 @@ PyObject *loop_loop(PyObject *module, PyObject *args, PyObject *keywords);
 PyObject *loop_poll(PyObject *module, PyObject *args, PyObject *keywords);
 PyObject *loop_poll2(PyObject *module, PyObject *args, PyObject *keywords);
 int ask(struct engine *e, struct entry *entry);
+
+/* -- _asyncore_mapping.c: maps that are not exactly a dict -- */
+
+bool mapping_usable(PyObject *map);
+void mapping_open(struct engine *e);
+int mapping_sync(struct engine *e);
+bool mapping_has(struct engine *e, int fd, PyObject *obj);
+PyObject *mapping_gone(PyObject *module, PyObject *weak);
 
 /* -- _asyncore_channel.c -- */
 

@@ -9,8 +9,8 @@
  * closed behind the loop are looked for: no change goes unnoticed for longer than a slice, however it was made.
  *
  * Timers, calls of other threads and the waker are asyncore._serving's, which is Python. Where select.select, select.poll
- * or time.sleep are not the builtins, a map is not exactly a dict, or has keys that are no descriptors, or channels with
- * TLS, the turns are Python's. */
+ * or time.sleep are not the builtins, or a map has keys that are no descriptors, or channels with TLS, the turns are
+ * Python's. */
 #include "_asyncore.h"
 #include <errno.h>
 #include <limits.h>
@@ -38,6 +38,12 @@ struct ready {
     int fd;
     uint32_t events;
 };
+
+/* The truth of the map; -1 with an exception. */
+static int has_channels(PyObject *map)
+{
+    return PyDict_CheckExact(map) ? PyDict_GET_SIZE(map) != 0 : PyObject_IsTrue(map);
+}
 
 /* -- Asking -- */
 
@@ -356,7 +362,8 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
                 return -1;
         }
         int found = count > 0 ? waker_seen(loop, events, count) : 0;
-        if (found != 0 || e->bad != 0 || Py_SIZE(loop->calls) != 0 || PyDict_GET_SIZE(loop->map) == 0)
+        if (found != 0 || e->bad != 0 || Py_SIZE(loop->calls) != 0 ||
+            (e->mapping ? e->count : PyDict_GET_SIZE(loop->map)) == 0)
             return found;
         left = time_left(loop, timeout, start);
         if (left == -2 || left == 0)
@@ -377,6 +384,8 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
 
 static bool still(struct engine *e, const struct ready *r)
 {
+    if (e->mapping)
+        return mapping_has(e, r->fd, r->obj);
     if (engine_synced(e)) {
         struct entry *entry = entry_at(e, r->fd);
         return entry != NULL && entry->obj == r->obj;
@@ -615,8 +624,9 @@ static int turn(struct loop *loop)
 /* Whether there is a reason to go on: channels, timers, calls. -1 with an exception. */
 static int goes_on(struct loop *loop)
 {
-    if (PyDict_GET_SIZE(loop->map) != 0)
-        return 1;
+    int filled = has_channels(loop->map);
+    if (filled != 0)
+        return filled;
     if (!has_timers(loop))
         return 0;
     PyObject *keeps = call0(loop->serving, S.name.keeps);
@@ -630,7 +640,8 @@ static int turns(struct loop *loop, double count, bool bounded)
 {
     int on = goes_on(loop);
     while (on > 0 && (!bounded || count > 0)) {
-        if ((PyDict_GET_SIZE(loop->map) != 0 ? turn(loop) : turn_python(loop)) < 0)
+        int filled = has_channels(loop->map);
+        if (filled < 0 || (filled != 0 ? turn(loop) : turn_python(loop)) < 0)
             return -1;
         count -= 1;
         on = goes_on(loop);
@@ -732,7 +743,7 @@ static bool loop_fill(struct loop *loop, PyObject *timeout, PyObject *map, bool 
 {
     if (map == NULL || map == Py_None)
         map = PyDict_GetItem(S.module, S.name.socket_map);
-    if (map == NULL || !PyDict_CheckExact(map) || is_bridged(map) || !is_plain(S.name.select, S.name.select, S.plain_select) ||
+    if (map == NULL || !mapping_usable(map) || is_bridged(map) || !is_plain(S.name.select, S.name.select, S.plain_select) ||
         !is_plain(S.name.select, S.name.poll, S.plain_poll) || !is_plain(S.name.time, S.name.sleep, S.plain_sleep))
         return false;
     if (timeout == Py_None)
@@ -789,7 +800,10 @@ static PyObject *poll_once(PyObject *args, PyObject *keywords, bool by_select)
         return NULL;
     bool ours = loop_fill(&loop, timeout != NULL ? timeout : zero, map, by_select);
     Py_DECREF(zero);
-    if (!ours || PyDict_GET_SIZE(loop.map) == 0)
+    int filled = ours ? has_channels(loop.map) : 0;
+    if (filled < 0)
+        return NULL;
+    if (!filled)
         return PyObject_Call(by_select ? S.poll : S.poll2, args, keywords);
     return serve(&loop, 1, true);
 }

@@ -50,9 +50,9 @@ static uint64_t dict_tag(PyObject *dict)
 bool engine_synced(const struct engine *e)
 {
 #if DICT_WATCHERS
-    return !e->resync;
+    return !e->resync && !e->mapping;
 #else
-    return !e->resync && e->tag == dict_tag(e->dict);
+    return !e->resync && !e->mapping && e->tag == dict_tag(e->dict);
 #endif
 }
 
@@ -159,7 +159,7 @@ static void entry_flag(struct engine *e, struct entry *entry, unsigned flag, boo
     }
 }
 
-static void entry_unwatch(struct engine *e, struct entry *entry)
+void entry_unwatch(struct engine *e, struct entry *entry)
 {
     if (entry->flags & ENTRY_ADDED)
         asyncore_watch_del(e->map, entry->fd); /* fails in a child of fork() only, which makes its own set */
@@ -272,7 +272,7 @@ static void engine_clear(struct engine *e)
 
 /* -- Engines -- */
 
-static void engine_drop(struct engine *e)
+void engine_drop(struct engine *e)
 {
     struct engine **at = bucket_of(e->dict);
     while (*at != e)
@@ -297,7 +297,30 @@ static void engine_drop(struct engine *e)
     PyMem_Free(e->by_fd);
     PyMem_Free(e->all);
     PyMem_Free(e->called);
+    PyObject *items = e->items, *weak = e->weak;
     PyMem_Free(e);
+    Py_XDECREF(items);
+    Py_XDECREF(weak);
+}
+
+static void engine_unwatch(struct engine *e)
+{
+#if DICT_WATCHERS
+    if (!e->mapping)
+        PyDict_Unwatch(S.watcher, e->dict);
+#else
+    (void)e;
+#endif
+}
+
+struct engine *engine_next(struct engine *after)
+{
+    if (after != NULL && after->next != NULL)
+        return after->next;
+    for (struct engine **at = after != NULL ? bucket_of(after->dict) + 1 : buckets; at < buckets + BUCKETS; at++)
+        if (*at != NULL)
+            return *at;
+    return NULL;
 }
 
 /* Of those that nobody runs there may be so many. */
@@ -306,14 +329,11 @@ static void engines_bound(void)
     struct engine *oldest = NULL;
     if (engine_count < MOST_IDLE)
         return;
-    for (int i = 0; i < BUCKETS; i++)
-        for (struct engine *e = buckets[i]; e != NULL; e = e->next)
-            if (e->running == 0 && (oldest == NULL || e->used < oldest->used))
-                oldest = e;
+    for (struct engine *e = engine_next(NULL); e != NULL; e = engine_next(e))
+        if (e->running == 0 && (oldest == NULL || e->used < oldest->used))
+            oldest = e;
     if (oldest != NULL) {
-#if DICT_WATCHERS
-        PyDict_Unwatch(S.watcher, oldest->dict);
-#endif
+        engine_unwatch(oldest);
         engine_drop(oldest);
     }
 }
@@ -358,8 +378,10 @@ struct engine *engine_get(PyObject *dict)
     e->next = *bucket_of(dict);
     *bucket_of(dict) = e;
     engine_count++;
+    if (!PyDict_CheckExact(dict))
+        mapping_open(e);
 #if DICT_WATCHERS
-    if (PyDict_Watch(S.watcher, dict) < 0) {
+    if (!e->mapping && PyDict_Watch(S.watcher, dict) < 0) {
         engine_drop(e);
         return NULL;
     }
@@ -369,11 +391,9 @@ struct engine *engine_get(PyObject *dict)
 
 void engine_idle(struct engine *e)
 {
-    if (e->running != 0 || PyDict_GET_SIZE(e->dict) != 0)
+    if (e->running != 0 || (e->mapping ? e->weak != NULL && e->count != 0 : PyDict_GET_SIZE(e->dict) != 0))
         return;
-#if DICT_WATCHERS
-    PyDict_Unwatch(S.watcher, e->dict);
-#endif
+    engine_unwatch(e);
     engine_drop(e);
 }
 
@@ -392,41 +412,55 @@ int engine_restart(struct engine *e)
     return result < 0 ? library_error(result) : 0;
 }
 
-/* Entries that the dict still has keep their watch. */
-int engine_sync(struct engine *e)
+/* An item of the map: an entry that it still has keeps its watch. 0, or -1 without memory. */
+int sync_item(struct engine *e, PyObject *key, PyObject *obj)
 {
-    PyObject *key, *obj;
-    Py_ssize_t at = 0;
-    if (engine_synced(e))
-        return 0;
-    e->resync = false;
-    e->foreign = 0;
-    uint64_t before = e->order;
-    while (PyDict_Next(e->dict, &at, &key, &obj)) {
-        int fd = key_fd(key);
-        struct entry *entry = entry_at(e, fd);
-        if (fd >= 0 && (entry == NULL || entry->obj != obj))
-            engine_put(e, key, obj);
-        e->foreign += fd < 0;
-        entry = entry_at(e, fd);
-        if (entry == NULL)
-            continue;
+    int fd = key_fd(key);
+    struct entry *entry = entry_at(e, fd);
+    if (fd >= 0 && (entry == NULL || entry->obj != obj))
+        engine_put(e, key, obj);
+    e->foreign += fd < 0;
+    entry = entry_at(e, fd);
+    if (entry != NULL) {
         entry->order = ++e->order;
         e->foreign += (entry->flags & ENTRY_FOREIGN) != 0;
     }
+    return e->resync ? -1 : 0;
+}
+
+/* After all items: the entries that were none of them go. */
+void sync_rest(struct engine *e, uint64_t before)
+{
     for (int i = e->count - 1; i >= 0; i--)
         if (e->all[i]->order <= before) {
             e->foreign += (e->all[i]->flags & ENTRY_FOREIGN) != 0; /* which it gives back */
             entry_remove(e, e->all[i]);
         }
     e->called_stale = true;
-#if !DICT_WATCHERS
-    e->tag = dict_tag(e->dict);
-#endif
-    if (e->resync) {
+}
+
+int engine_sync(struct engine *e)
+{
+    PyObject *key, *obj;
+    Py_ssize_t at = 0;
+    if (e->mapping)
+        return mapping_sync(e);
+    if (engine_synced(e))
+        return 0;
+    e->resync = false;
+    e->foreign = 0;
+    uint64_t before = e->order;
+    int result = 0;
+    while (result == 0 && PyDict_Next(e->dict, &at, &key, &obj))
+        result = sync_item(e, key, obj);
+    if (result < 0) {
         PyErr_NoMemory();
         return -1;
     }
+    sync_rest(e, before);
+#if !DICT_WATCHERS
+    e->tag = dict_tag(e->dict);
+#endif
     return 0;
 }
 
@@ -824,6 +858,12 @@ PyObject *dispatcher_del_channel(PyObject *self, PyObject *const *args, Py_ssize
         Py_XDECREF(map);
         Py_XDECREF(fileno);
         PyErr_Clear();
+        struct engine *e = NULL;
+        struct entry *entry = entry_of(self, &e);
+        if (entry != NULL && e->mapping) { /* nobody tells of the item that goes; if it stays it is added again */
+            entry_unwatch(e, entry);
+            entry_dirty(e, entry);
+        }
         return call_original(DISPATCHER_DEL, self, args, count, names);
     }
     int result = PyDict_Contains(map, fileno);
