@@ -14,14 +14,22 @@ import unittest
 NAMES = ("asyncore", "asynchat", "smtpd")
 
 
+def check(asyncore):
+    """The tests are of our modules, and of the extension where it was asked for."""
+    if not hasattr(asyncore, "__libasyncore__"):
+        sys.exit("cpython.py: %s is not ours" % asyncore.__file__)
+    if (asyncore._extension is None) != (os.environ.get("ASYNCORE_PURE", "") not in ("", "0")):
+        sys.exit("cpython.py: the extension is %s" % (asyncore._extension,))
+
+
 def main(argv):
     # The script's own folder has tests with the names of CPython's.
     own = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != own]
     for name in NAMES:
         module = importlib.import_module(name)
-        if name == "asyncore" and not hasattr(module, "__libasyncore__"):
-            sys.exit("cpython.py: %s is not ours" % module.__file__)
+        if name == "asyncore":
+            check(module)
         if sys.version_info >= (3, 12):
             put(module, "test.support", name)
             put(module, "test", name)

@@ -14,8 +14,14 @@ from pathlib import Path
 from install_support import NAMES, PYTHON, ROOT, VERSION, WHERE, Scratch, build, run
 
 
+COMPILING = ((3, 8), (3, 13))
+
+
 class OnEach:
-    """The tests of one interpreter; `python` and `version` are set by the subclass made below."""
+    """The tests of one interpreter; `python` and `version` are set by the subclass made below.
+
+    The wheel has the extension on all of them; what is compiled besides, in the other ways to install, is on COMPILING.
+    """
 
     python = version = None
 
@@ -32,6 +38,7 @@ class OnEach:
             if not lack:
                 raise
             raise unittest.SkipTest("%s: %s" % (cls.python, lack.group()))
+        cls.extension = "yes" if cls.version in COMPILING else "no"
         cls.bin = cls.venv / "bin" / "python"
         cls.site = Path(run(cls.bin, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
         cls.before = cls.listing()
@@ -129,8 +136,9 @@ class OnEach:
 
     def test_a_sdist_installs(self):
         sdist = build(self.bin, self.directory, "sdist")
-        self.install(sdist)
-        self.code("import libasyncore; libasyncore.install(); import asyncore, asynchat, smtpd")
+        self.install(sdist, ASYNCORE_EXTENSION=self.extension)
+        self.code("import libasyncore; libasyncore.install(); import asyncore, asynchat, smtpd; "
+                  "assert (asyncore._extension is None) == (%r == 'no')" % self.extension)
         self.assertIn("libasyncore", self.pip("check") + self.pip("list"))
 
     def test_the_tree_installs(self):
@@ -143,13 +151,14 @@ class OnEach:
         with tarfile.open(str(sdist)) as archive:
             archive.extractall(str(self.directory))
         (self.directory / ("libasyncore-" + VERSION)).rename(copy)
-        self.install("--editable", copy)
+        self.install("--editable", copy, ASYNCORE_EXTENSION=self.extension)
         modules = copy / "python" / "libasyncore" / "modules"
         self.expect_modules(self.code("import libasyncore; libasyncore.install(); " + WHERE), modules)
         if self.of_the_top():
             self.expect_modules(self.code(WHERE), modules)
         (modules / "asyncore" / "added.py").write_text("")
-        self.code("import libasyncore; libasyncore.install(); import asyncore.added")
+        self.code("import libasyncore; libasyncore.install(); import asyncore.added; "
+                  "assert (asyncore._extension is None) == (%r == 'no')" % self.extension)
         self.uninstall()
         self.assertEqual(self.before, self.listing())
 
@@ -172,13 +181,15 @@ class OnEach:
         self.assertEqual([], list(self.directory.iterdir()))
 
     def test_a_directory_for_pythonpath_wins(self):
-        text = run(self.bin, "-m", "libasyncore_build", self.directory, PYTHONPATH=str(ROOT / "python" / "backend"))
+        text = run(self.bin, "-m", "libasyncore_build", self.directory, PYTHONPATH=str(ROOT / "python" / "backend"),
+                   ASYNCORE_EXTENSION=self.extension)
         made = self.directory / ("python-%d.%d" % self.version)
         self.assertIn(str(made), text)
         self.expect_modules(self.code(WHERE, PYTHONPATH=str(made)), made)
         modules = made / "libasyncore" / "modules"
         self.expect_modules(self.code(WHERE, PYTHONPATH=str(modules)), modules)
-        (made / "stale.py").write_text("")
+        for name in ("stale.py", "stale.so"):
+            (made / name).write_text("")
         run(self.bin, "-m", "libasyncore_build", self.directory, PYTHONPATH=str(ROOT / "python" / "backend"),
             ASYNCORE_EXTENSION="no")
         self.assertEqual([], list(made.rglob("stale.py")) + list(made.rglob("*.so")))
