@@ -202,6 +202,8 @@ static int ask_some(struct engine *e)
         if (e->robin >= e->count)
             e->robin = 0;
         struct entry *entry = e->all[e->robin++];
+        if (!(entry->flags & ENTRY_UNCLASSED))
+            entry_class(e, entry);
         if (!(entry->flags & (ENTRY_CALLED | ENTRY_UNCLASSED)) && ask(e, entry) < 0)
             return -1;
     }
