@@ -14,7 +14,9 @@
  * owner is the entry's serial, so that an event of an earlier registration is nobody's. All of this runs with the GIL. */
 #include "_asyncore.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <unistd.h>
 
 #define BUCKETS     256
 #define MOST_IDLE   64 /* engines that wait for their map's next loop; any more are dropped, the longest unused first */
@@ -351,6 +353,46 @@ int library_error(int error)
     return -1;
 }
 
+/* A channel whose descriptor was closed behind the loop must go on looking closed. So these numbers are taken while the
+ * library opens its own descriptors, by duplicates of one file: they never take the place of what another thread opened. */
+struct held {
+    int *fds, count;
+};
+
+static void number_hold(struct held *held, int fd)
+{
+    int *larger = PyMem_Realloc(held->fds, ((size_t)held->count + 2) * sizeof *larger);
+    if (larger == NULL)
+        return;
+    held->fds = larger;
+    if (held->count == 0) {
+        int file = open("/", O_PATH | O_CLOEXEC); /* which may get the number by itself */
+        if (file < 0)
+            return;
+        held->fds[held->count++] = file;
+    }
+    int got = fcntl(held->fds[0], F_DUPFD_CLOEXEC, fd);
+    if (got >= 0)
+        held->fds[held->count++] = got;
+}
+
+static int library_map(struct asyncore_map **map, PyObject *dict)
+{
+    struct held held = {0};
+    PyObject *key, *obj;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(dict, &at, &key, &obj)) {
+        int fd = key_fd(key);
+        if (fd >= 0 && fcntl(fd, F_GETFD) < 0)
+            number_hold(&held, fd);
+    }
+    int result = asyncore_map_new(map, NULL);
+    while (held.count > 0)
+        close(held.fds[--held.count]);
+    PyMem_Free(held.fds);
+    return result;
+}
+
 struct engine *engine_get(PyObject *dict)
 {
     struct engine *e = engine_find(dict);
@@ -362,7 +404,7 @@ struct engine *engine_get(PyObject *dict)
     e = PyMem_Calloc(1, sizeof *e);
     if (e == NULL)
         return (struct engine *)PyErr_NoMemory();
-    int result = asyncore_map_new(&e->map, NULL);
+    int result = library_map(&e->map, dict);
     if (result < 0) {
         PyMem_Free(e);
         if (result == -EINVAL)
@@ -408,7 +450,7 @@ int engine_restart(struct engine *e)
         entry_unwatch(e, entry);
         entry_dirty(e, entry);
     }
-    int result = asyncore_map_new(&e->map, NULL);
+    int result = library_map(&e->map, e->dict);
     return result < 0 ? library_error(result) : 0;
 }
 

@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from support import DEADLINE, Case, Trace
+from support import DEADLINE, Case, Trace, run
 
 serving = asyncore._serving
 
@@ -271,6 +271,24 @@ class Asyncio(Case):
             other.close()
 
         self.run_with(main)
+
+    def test_what_it_opens_for_itself_passes_for_no_closed_channel(self):
+        status, output = run("""
+import asyncio, asyncore, os, socket
+class Channel(asyncore.dispatcher):
+    def writable(self):
+        return False
+    def handle_close(self):
+        self.socket.detach()
+        self.close()
+async def main():
+    pairs = [socket.socketpair() for _ in range(4)]
+    for channel in [Channel(pair[0]) for pair in pairs]:
+        os.close(channel._fileno)
+    await asyncio.wait_for(asyncore.serve_in_asyncio(), 30)
+asyncio.run(main())
+""")
+        self.assertEqual((status, output), (0, ""))
 
 
 if __name__ == "__main__":

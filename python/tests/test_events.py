@@ -348,6 +348,40 @@ class Mended(Case):
             self.assertIn("otherread", calls)
             asyncore.close_all(self.map)
 
+    def test_what_the_loop_opens_for_itself_passes_for_no_closed_channel(self):
+        # The numbers of the closed ones are the lowest that are free when the loop begins.
+        code = """
+import asyncore, os, socket, sys
+class Channel(asyncore.dispatcher):
+    def writable(self):
+        return False
+    def handle_close(self):
+        closed.append(self.socket.detach())
+        self.close()
+    def handle_read(self):
+        raise SystemExit("something to read?")
+    def handle_error(self):
+        raise
+closed, map = [], {}
+pairs = [socket.socketpair() for _ in range(5)]
+channels = [Channel(pair[0], map) for pair in pairs]
+if sys.argv[2] == "child":
+    asyncore.loop(0, sys.argv[1] == "poll", map, 2)
+    if os.fork():
+        sys.exit(os.wait()[1] != 0)
+for channel in channels[:4]:
+    os.close(channel._fileno)
+for _ in range(20):
+    if len(closed) < 4:
+        asyncore.loop(0.1, sys.argv[1] == "poll", map, 1)
+assert len(closed) == 4 and list(map.values()) == channels[4:], (closed, map)
+"""
+        for engine in ("epoll", "poll", "select"):
+            for use_poll in ("select", "poll"):
+                for where in ("parent", "child"):
+                    status, output = run(code, use_poll, where, env=dict(os.environ, ASYNCORE_ENGINE=engine))
+                    self.assertEqual((status, output), (0, ""), (engine, use_poll, where))
+
     def test_the_bad_descriptor_is_the_current_exception_in_handle_close(self):
         class Channel(Trace):
             def handle_close(self):

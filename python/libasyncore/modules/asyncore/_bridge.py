@@ -13,17 +13,29 @@ LONGEST = 30.0  # seconds without a turn, as for loop(): predicates may have cha
 CHECKED = select.POLLIN | select.POLLOUT | select.POLLPRI
 
 
+def epoll_for(map):
+    """Under the number of no channel: one that was closed behind the loop must go on looking so."""
+    epoll, others = select.epoll(), []
+    while epoll.fileno() in map:
+        others.append(epoll)
+        epoll = select.epoll()
+    for other in others:
+        other.close()
+    return epoll
+
+
 class Set:
     """The channels of a map as epoll has them, and whether asyncio was told that it is readable."""
 
-    def __init__(self, loop, waker):
+    def __init__(self, loop, map, waker):
         self.loop = loop
+        self.map = map
         self.waker = waker
         self.woken = None
         self.open()
 
     def open(self):
-        self.epoll = select.epoll()
+        self.epoll = epoll_for(self.map)
         self.registered = {}  # fd: (channel, flags)
         if self.waker is not None:
             self.epoll.register(self.waker.reader, select.EPOLLIN)
@@ -110,7 +122,7 @@ async def serve(asyncore, map):
     try:
         if serving.changed is not None:
             raise RuntimeError("serve_in_asyncio: the map is being served already")
-        watched = Set(asyncio.get_running_loop(), serving.waker)
+        watched = Set(asyncio.get_running_loop(), map, serving.waker)
         serving.changed = watched.forget
         while map or serving.keeps():
             serving.begin_wait()

@@ -38,6 +38,10 @@ class Waker:
             os.set_blocking(self.reader, False)
             os.set_blocking(self.writer, False)
 
+    def apart(self, map):
+        """Whether no channel of the map has a number of these."""
+        return self.reader not in map and self.writer not in map
+
     def set(self):
         try:
             os.write(self.writer, b"\1\0\0\0\0\0\0\0")
@@ -183,6 +187,20 @@ class Serving:
             call(function, args)
 
 
+def lend(map):
+    """A waker for the map, under the number of no channel: one that was closed behind the loop must go on looking so."""
+    others = []
+    try:
+        while True:
+            waker = spare.pop() if spare else Waker()
+            if waker.apart(map):
+                return waker
+            others.append(waker)
+    finally:
+        for other in others:
+            other.close()
+
+
 def enter(map, waits):
     """This thread serves the map from now on; leave() follows. `waits`: it may have to be woken."""
     with lock:
@@ -192,7 +210,7 @@ def enter(map, waits):
         serving.threads[me] = serving.threads.get(me, 0) + 1
         if waits and serving.waker is None:
             try:
-                serving.waker = spare.pop() if spare else Waker()
+                serving.waker = lend(map)
             except OSError:
                 pass  # no descriptor is left: it is served all the same, and other threads wait for its turns
         return serving
@@ -281,7 +299,7 @@ def after_fork():
         if serving.waker is not None:
             old.append(serving.waker)
             try:
-                serving.waker = Waker()
+                serving.waker = lend(serving.map)
             except OSError:
                 serving.waker = None
     for waker in old:
