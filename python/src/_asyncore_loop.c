@@ -140,22 +140,40 @@ int ask(struct engine *e, struct entry *entry)
     return result;
 }
 
+/* Up to 3.11 nothing tells that an item went, and its channel with it: to be called before an entry's object is touched,
+ * where any code may have run. A map that is not exactly a dict keeps them alive. */
+static int settle(struct engine *e)
+{
+    return e->mapping || engine_synced(e) ? 0 : engine_sync(e);
+}
+
+static int ask_entry(struct engine *e, struct entry *entry, bool anew)
+{
+    PyObject *obj = entry->obj;
+    int fd = entry->fd, result = 0;
+    Py_INCREF(obj);
+    if (anew)
+        entry_class(e, entry);
+    if (entry_at(e, fd) == entry && !(entry->flags & ENTRY_CALLED))
+        result = ask(e, entry);
+    if (result < 0 && entry_at(e, fd) == entry)
+        entry_dirty(e, entry);
+    Py_DECREF(obj);
+    return result;
+}
+
 static int ask_dirty(struct engine *e)
 {
     while (e->dirty != NULL) {
+        if (settle(e) < 0)
+            return -1;
         struct entry *entry = e->dirty;
         e->dirty = entry->dirty_next;
         entry->flags &= (uint8_t)~ENTRY_DIRTY;
-        if (entry->obj == NULL) {
+        if (entry->obj == NULL)
             entry_free(entry);
-            continue;
-        }
-        if (entry->flags & ENTRY_UNCLASSED)
-            entry_class(e, entry);
-        if (!(entry->flags & ENTRY_CALLED) && ask(e, entry) < 0) {
-            entry_dirty(e, entry);
+        else if (ask_entry(e, entry, entry->flags & ENTRY_UNCLASSED) < 0)
             return -1;
-        }
     }
     return 0;
 }
@@ -199,12 +217,12 @@ static int ask_some(struct engine *e)
         entries_check(e, CHECKS);
     }
     for (int i = 0; i < ASKS && i < e->count; i++) {
+        if (settle(e) < 0)
+            return -1;
         if (e->robin >= e->count)
             e->robin = 0;
         struct entry *entry = e->all[e->robin++];
-        if (!(entry->flags & ENTRY_UNCLASSED))
-            entry_class(e, entry);
-        if (!(entry->flags & (ENTRY_CALLED | ENTRY_UNCLASSED)) && ask(e, entry) < 0)
+        if (!(entry->flags & ENTRY_UNCLASSED) && ask_entry(e, entry, true) < 0)
             return -1;
     }
     return 0;
@@ -518,6 +536,8 @@ static int by_order(const void *a, const void *b)
 static int collect(struct engine *e, const struct asyncore_event *events, int count, struct ready *ready)
 {
     int kept = 0;
+    if (settle(e) < 0)
+        return -1;
     for (int i = 0; i < count; i++) {
         struct entry *entry = entry_at(e, events[i].fd);
         if (entry == NULL || (uintptr_t)events[i].owner != (uintptr_t)entry->serial)
@@ -549,8 +569,8 @@ static void served(struct engine *e, struct ready *ready, int count)
 static int serve_bad(struct engine *e)
 {
     struct ready bad[64];
-    int count = 0, result = 0;
-    for (int i = 0; i < e->count && count < 64; i++)
+    int count = 0, result = settle(e);
+    for (int i = 0; i < e->count && count < 64 && result == 0; i++)
         if (e->all[i]->flags & ENTRY_BAD) {
             bad[count++] = (struct ready){.obj = e->all[i]->obj, .order = e->all[i]->order, .fd = e->all[i]->fd};
             Py_INCREF(e->all[i]->obj);
@@ -615,6 +635,8 @@ static int turn(struct loop *loop)
     if (e->foreign != 0)
         return turn_python(loop);
     count = collect(e, events, count, ready);
+    if (count < 0)
+        return -1;
     int result = loop->by_select ? serve_select(e, ready, count) : serve_poll(e, ready, count);
     if (result == 0 && e->bad != 0)
         result = serve_bad(e);

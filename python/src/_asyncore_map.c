@@ -840,8 +840,10 @@ static int map_put(PyObject *map, PyObject *fileno, PyObject *self)
     bool again = before != NULL && before->obj == self;
     if (PyDict_SetItem(map, fileno, self) < 0)
         return -1;
-    e = known ? engine_find(map) : NULL;
-    if (e == NULL)
+    e = engine_find(map);
+    if (e != NULL && !known && (before = entry_at(e, key_fd(fileno))) != NULL)
+        entry_renew(e, before, self); /* or it would pass for what was there, if that had its address */
+    if (e == NULL || !known)
         return 0;
 #if DICT_WATCHERS
     if (again && (before = entry_at(e, key_fd(fileno))) != NULL)
