@@ -5,8 +5,9 @@
  * there is one text of the rules. The only type of its own is `channel`, the base of dispatcher: an object without
  * state whose tp_setattro sees which attributes change.
  *
- * There is one state for the process. A second interpreter, or a second copy of the module asyncore, gets no C: Python
- * serves it. The state is never freed while methods may be called, which is as long as the interpreter runs. */
+ * There is one state for the process. Other interpreters than the main one, which may end before others begin, and a
+ * second copy of the module asyncore get no C: Python serves them. The state is never freed while methods may be called,
+ * which is as long as the interpreter runs. */
 #include "_asyncore.h"
 #include <errno.h>
 
@@ -394,17 +395,17 @@ static int state_open(void)
     if (S.empty == NULL || S.channel == NULL || S.gone == NULL || watcher_open() < 0)
         return -1;
     Py_AtExit(forget);
-    S.interpreter = interpreter();
+    S.opened = true;
     return 0;
 }
 
 static int module_exec(PyObject *module)
 {
-    if (S.interpreter != NULL && S.interpreter != interpreter()) {
-        PyErr_SetString(PyExc_ImportError, "_asyncore serves another interpreter");
+    if (interpreter() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "_asyncore serves the main interpreter alone");
         return -1;
     }
-    if (S.interpreter == NULL && state_open() < 0)
+    if (!S.opened && state_open() < 0)
         return -1;
     Py_INCREF(S.channel);
     if (PyModule_AddObject(module, "channel", S.channel) < 0) {

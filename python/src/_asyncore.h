@@ -77,9 +77,9 @@ enum replaced {
     REPLACED
 };
 
-/* One for the process: the extension serves one interpreter, and one module asyncore in it; others are Python. */
+/* One for the process: the extension serves the main interpreter, and one module asyncore in it; others are Python. */
 struct state {
-    PyInterpreterState *interpreter;
+    bool opened;
     struct {
         NAMES(NAME_FIELD)
     } name;
