@@ -4,15 +4,19 @@ A kernel set that is kept between turns gets each of them wrong unless it is tol
 here, since those that do are asked in every turn anyway.
 """
 import asyncore
+import fcntl
 import functools
 import gc
 import os
 import random
+import resource
+import select
 import signal
 import socket
 import sys
 import threading
 import time
+import types
 import unittest
 from unittest import mock
 
@@ -693,6 +697,79 @@ class Errors(Ways):
         timer.join()
         b.send(b"x")
         self.expect(turn, channel, ["x"])
+
+
+class Replaced(Ways):
+    """Who puts something else in the place of the system's waits gets all of them: gevent, eventlet, tests."""
+
+    def serve(self, turn):
+        """Whether a turn has served a channel, and what the peer's data has become."""
+        channel, b = self.plain()
+        turn(0)
+        b.send(b"x")
+        turn(1)
+        self.assertEqual(channel.calls, ["x"])
+
+    @in_ways(["poll", "loop"])
+    def test_select_select(self, turn):
+        with mock.patch.object(select, "select", side_effect=select.select) as fake:
+            self.serve(turn)
+        self.assertEqual(fake.call_count, 2)
+        self.serve(turn)
+        self.assertEqual(fake.call_count, 2)
+
+    @in_ways(["poll2", "loop with poll2"])
+    def test_select_poll(self, turn):
+        with mock.patch.object(select, "poll", side_effect=select.poll) as fake:
+            self.serve(turn)
+        self.assertEqual(fake.call_count, 2)
+        self.serve(turn)
+        self.assertEqual(fake.call_count, 2)
+
+    @all_ways
+    def test_a_module_select_of_asyncores_own(self, turn):
+        fake = types.SimpleNamespace(**vars(select))
+        fake.select = mock.Mock(side_effect=select.select)
+        fake.poll = mock.Mock(side_effect=select.poll)
+        with mock.patch.object(asyncore, "select", fake):
+            self.serve(turn)
+        self.assertEqual(fake.select.call_count + fake.poll.call_count, 2)
+
+    def test_the_function_for_a_turn(self):
+        for use_poll, name in ((False, "poll"), (True, "poll2")):
+            with mock.patch.object(asyncore, name, side_effect=getattr(asyncore, name)) as fake:
+                self.serve(lambda timeout: asyncore.loop(timeout, use_poll, self.map, 1))
+            self.assertEqual(fake.call_count, 2)
+
+    @all_ways
+    def test_socket_socket(self, turn):
+        with mock.patch.object(socket.socket, "recv", lambda sock, size: b"fake" if size > 1 else b""):
+            channel, b = self.plain()
+            b.send(b"x")
+            turn(1)
+            self.assertEqual(channel.calls, ["fake"])
+        channel.calls.clear()
+        self.expect(turn, channel, ["x"])
+
+    @all_ways
+    def test_descriptors_past_the_limit_of_select(self, turn):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY and hard < 1100:
+            self.skipTest("no more than %d descriptors" % hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+        try:
+            a, b = self.pair()
+            high = socket.socket(fileno=fcntl.fcntl(a.fileno(), fcntl.F_DUPFD_CLOEXEC, 1030))
+            channel = Plain(high, self.map)
+            other, d = self.plain()
+            for _ in range(3):
+                b.send(b"x")
+                d.send(b"y")
+                self.expect(turn, channel, ["x"])
+                self.expect(turn, other, ["y"])
+            channel.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 if __name__ == "__main__":
