@@ -213,6 +213,10 @@ static int replace(PyObject *class, int from, int to)
 {
     for (int i = from; i <= to; i++) {
         PyObject *original = PyObject_GetAttrString(class, methods[i].ml_name);
+        if (original != NULL && original == S.replacement[i]) { /* it was done already */
+            Py_DECREF(original);
+            continue;
+        }
         PyObject *descriptor = original != NULL ? PyDescr_NewMethod((PyTypeObject *)class, &methods[i]) : NULL;
         if (descriptor == NULL || PyObject_SetAttrString(class, methods[i].ml_name, descriptor) < 0) {
             Py_XDECREF(original);
@@ -309,6 +313,8 @@ static PyObject *install(PyObject *self, PyObject *globals)
     }
     if (S.module != NULL && S.module != globals)
         Py_RETURN_FALSE; /* a second copy, made for another select or socket: its loop is Python's */
+    if (S.module == globals && global(globals, "poll3") == S.c_poll2)
+        Py_RETURN_TRUE; /* it was done already */
     PyObject *dispatcher = global(globals, "dispatcher"), *with_send = global(globals, "dispatcher_with_send");
     if (dispatcher == NULL || with_send == NULL || keep_globals(globals) < 0 ||
         replace(dispatcher, DISPATCHER_READABLE, DISPATCHER_DEL) < 0 ||
@@ -339,12 +345,12 @@ static PyObject *install_chat(PyObject *self, PyObject *globals)
     Py_RETURN_TRUE;
 }
 
-/* hold(object, name, value): object.__setattr__, which refuses classes with a tp_setattro of their own. */
+/* hold(channel, name, value): object.__setattr__, which refuses classes with a tp_setattro of their own. */
 static PyObject *hold(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     (void)self;
-    if (count != 3 || !PyUnicode_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "hold() takes an object, a name and a value");
+    if (count != 3 || !PyObject_TypeCheck(args[0], (PyTypeObject *)S.channel)) {
+        PyErr_SetString(PyExc_TypeError, "hold() takes a channel, a name and a value");
         return NULL;
     }
     if (PyObject_GenericSetAttr(args[0], args[1], args[2]) < 0)
@@ -419,7 +425,7 @@ static PyMethodDef module_methods[] = {
     {"install", install, METH_O, "install($module, globals, /)\n--\n\nPuts C into asyncore, whose globals these are."},
     {"install_chat", install_chat, METH_O, "install_chat($module, globals, /)\n--\n\nPuts C into asynchat."},
     {"hold", (PyCFunction)(void (*)(void))hold, METH_FASTCALL,
-     "hold($module, object, name, value, /)\n--\n\nSets an attribute past __setattr__."},
+     "hold($module, channel, name, value, /)\n--\n\nSets an attribute past __setattr__."},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot module_slots[] = {

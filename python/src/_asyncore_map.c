@@ -723,9 +723,10 @@ struct entry *entry_of(PyObject *channel, struct engine **engine)
         PyErr_Clear();
         return NULL;
     }
-    struct engine *e = engine_find(map);
+    int fd = attr_fd(channel); /* before the engine is looked for: this may be Python */
+    struct engine *e = Py_REFCNT(map) > 1 ? engine_find(map) : NULL; /* else it goes here, and its engine with it */
+    struct entry *entry = e != NULL ? entry_at(e, fd) : NULL;
     Py_DECREF(map);
-    struct entry *entry = e != NULL ? entry_at(e, attr_fd(channel)) : NULL;
     if (entry == NULL || entry->obj != channel)
         return NULL;
     *engine = e;
@@ -785,7 +786,10 @@ int channel_setattro(PyObject *self, PyObject *name, PyObject *value)
         entry_flag(e, entry, ENTRY_CALLED, true);
     }
     int result = PyObject_GenericSetAttr(self, name, value);
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
     channel_note(self); /* found anew: a property's setter may have run */
+    PyErr_Restore(type, error, traceback);
     return result;
 }
 
