@@ -29,20 +29,23 @@ def run(words):
             way(words[1], words[2:])
         else:
             run_program(words[0], words[1:])
-    except (SystemExit, KeyboardInterrupt):
-        raise
     except BaseException as error:
-        show(error)
-        sys.exit(1)
+        sys.excepthook = shortened(sys.excepthook, error)
+        raise  # the interpreter knows what status it ends with
 
 
-def show(error):
-    """Prints an exception as if there were nobody between the interpreter and the program."""
+def shortened(hook, error):
+    """An excepthook that shows the exception as if there were nobody between the interpreter and the program."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    error.__traceback__ = trace
-    sys.excepthook(type(error), error, trace)
+
+    def show(kind, value, whole):
+        if value is error:
+            whole = error.__traceback__ = trace
+        hook(kind, value, whole)
+
+    return show
 
 
 def path_is_safe():

@@ -314,7 +314,8 @@ class OnEach:
                 self.assertEqual(*self.both(self.directory / name, status=1))
         self.write("status.py", "raise SystemExit(7)")
         self.assertEqual(*self.both(self.directory / "status.py", status=7))
-        run(self.bin, "-m", "libasyncore", "-c", "import os; os.kill(os.getpid(), 2)", status=-2)
+        self.write("stopped.py", "import os, time\ndef f():\n    os.kill(os.getpid(), 2)\n    time.sleep(60)\nf()\n")
+        self.assertEqual(*self.both(self.directory / "stopped.py", status=-2))
 
     def test_safe_path_is_kept(self):
         self.use_installed()

@@ -1,5 +1,6 @@
 """smtpd: dialogues over a real connection, what was mended, and the program."""
 import asyncore
+import errno
 import io
 import os
 import smtpd
@@ -216,13 +217,26 @@ class Program(unittest.TestCase):
         for args, text in ((("--nosuch",), "option --nosuch not recognized"),
                            (("a", "b", "c"), "Invalid arguments: a, b, c"), (("-n", "a"), "Bad local spec: a"),
                            (("-n", "a:x"), "Bad local port: a:x"), (("-n", "a:1", "b"), "Bad remote spec: b"),
-                           (("-n", "-s", "x"), "Invalid size: x"), (("-n", "-t", "0"), "Invalid timeout: 0"),
+                           (("-n", "-s", "x"), "Invalid size: x"), (("-n", "-s", "-1"), "Invalid size: -1"),
+                           (("-n", "-t", "0"), "Invalid timeout: 0"),
                            (("-n", "-t", "nan"), "Invalid timeout: nan"),
                            (("-n", "-c", "Nosuch", "localhost:0"), "no such class: Nosuch"),
                            (("-n", "-c", "nosuch.Class", "localhost:0"), "no such class: nosuch.Class")):
             status, errors = self.parsed(*args)
             self.assertEqual(status, 1)
             self.assertTrue(errors.rstrip().endswith(text), errors)
+
+    def test_what_cannot_be_listened_on_is_one_line(self):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.listen(1)
+            taken = "127.0.0.1:%d" % sock.getsockname()[1]
+            for where, why in ((taken, os.strerror(errno.EADDRINUSE)),
+                               ("127.0.0.1:65536", "bind(): port must be 0-65535.")):
+                self.assertEqual(self.parsed("-n", where), (1, "smtpd: cannot listen on %s: %s\n" % (where, why)))
+
+    def test_usage_names_the_program(self):
+        self.assertEqual(self.command("-h")[2].split("\n")[0][:16], "usage: smtpd [op")
 
     def test_the_debugging_server(self):
         for _ in range(5):  # the port was free a moment ago

@@ -639,6 +639,8 @@ def parseargs():
             try:
                 options.size_limit = int(arg)
             except ValueError:
+                options.size_limit = -1
+            if options.size_limit < 0:
                 print("Invalid size: " + arg, file=sys.stderr)
                 sys.exit(1)
         elif opt in ("-t", "--timeout"):
@@ -663,6 +665,8 @@ def _positive(text):
 
 def _main():
     """`python -m smtpd`."""
+    global program
+    program = "smtpd"
     options = parseargs()
     module, dot, name = options.classname.rpartition(".")
     try:
@@ -671,8 +675,13 @@ def _main():
     except (ImportError, AttributeError):
         print("%s: no such class: %s" % (program, options.classname), file=sys.stderr)
         sys.exit(1)
-    server = server_class((options.localhost, options.localport), (options.remotehost, options.remoteport),
-                          options.size_limit, enable_SMTPUTF8=options.enable_SMTPUTF8)
+    local, remote = (options.localhost, options.localport), (options.remotehost, options.remoteport)
+    try:
+        server = server_class(local, remote, options.size_limit, enable_SMTPUTF8=options.enable_SMTPUTF8)
+    except (OSError, OverflowError) as error:  # the latter: of a port
+        why = getattr(error, "strerror", None) or error
+        print("%s: cannot listen on %s:%d: %s" % ((program,) + local + (why,)), file=sys.stderr)
+        sys.exit(1)
     server.idle_timeout = options._idle_timeout
     if options.setuid:
         _become_nobody()
