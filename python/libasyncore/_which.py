@@ -2,7 +2,8 @@
 import os
 import sys
 import sysconfig
-from importlib.util import find_spec
+from importlib import metadata
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 
 import libasyncore
 
@@ -39,6 +40,16 @@ def find(name):
     return spec.origin if spec else None
 
 
+def installers(file):
+    """", of NAME VERSION", with the other distributions that say the file is theirs; empty if none does."""
+    found = []
+    for distribution in metadata.distributions():
+        for path in distribution.files or ():
+            if path.name == os.path.basename(file) and os.path.realpath(str(path.locate())) == os.path.realpath(file):
+                found.append("%s %s" % (distribution.metadata["Name"], distribution.version))
+    return "".join(", of " + name for name in sorted(set(found)) if not name.startswith("libasyncore "))
+
+
 def explain(name):
     """(whose module it is, its file, why): three texts."""
     file = find(name)
@@ -52,16 +63,40 @@ def explain(name):
     if is_standard(number):
         return "the standard library's", file, "it comes first, in %s" % place(number, file)
     if os.path.dirname(os.path.dirname(file)) == os.path.dirname(os.path.dirname(libasyncore.MODULES)):
-        return "another distribution's", file, "it was installed over libasyncore's"
-    return "somebody else's", file, "it comes first, in %s" % place(number, file)
+        return "another distribution's", file, "it was installed over libasyncore's" + installers(file)
+    return "somebody else's", file, "it comes first, in %s%s" % (place(number, file), installers(file))
+
+
+def folder_of_asyncore():
+    """The directory of the asyncore that an import gets, if it is libasyncore's; else of the one that it would be."""
+    file = find("asyncore")
+    if file is not None and libasyncore._is_ours("asyncore", file):
+        return os.path.dirname(file)
+    return os.path.join(libasyncore.MODULES, "asyncore")
+
+
+def unsuitable():
+    """Why the extension is not made for this Python, or None."""
+    if sys.implementation.name != "cpython" or not (3, 8) <= sys.version_info[:2] <= (3, 13):
+        return "it is for CPython 3.8 to 3.13, and this is %s %d.%d" % ((sys.implementation.name,) + sys.version_info[:2])
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "it needs the interpreter's lock"
+    return None
 
 
 def extension():
-    """What there is of the extension, without loading it."""
+    """What there is of the extension, and whether it can be loaded."""
     if os.environ.get("ASYNCORE_PURE", "") not in ("", "0"):
         return "not used: ASYNCORE_PURE is set"
-    path = os.path.join(libasyncore.MODULES, "asyncore", "_asyncore" + sysconfig.get_config_var("EXT_SUFFIX"))
-    return path if os.path.exists(path) else "none for this Python: %s is missing" % os.path.basename(path)
+    path = os.path.join(folder_of_asyncore(), "_asyncore" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
+    if not os.path.exists(path):
+        lack = "it was built without, for lack of a C compiler or of Python.h, or because it was told to"
+        return "none, all is Python: %s\n    %s is missing" % (unsuitable() or lack, path)
+    try:
+        module_from_spec(spec_from_file_location("asyncore._asyncore", path))
+    except ImportError as error:
+        return "not used: %s\n    %s" % (error, path)
+    return path
 
 
 def tell():

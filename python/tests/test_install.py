@@ -218,6 +218,27 @@ class OnEach:
         text = run(self.bin, "-m", "libasyncore", "--which", PYTHONPATH=str(self.directory))
         self.assertIn(ours + "libasyncore.install() was called", text)
 
+    def test_which_knows_of_the_extension(self):
+        self.use_installed()
+
+        def told(**changes):
+            text = run(self.bin, "-m", "libasyncore", "--which", **changes)
+            return text[text.index("extension: "):].split("\nTo have")[0]
+
+        code = "import libasyncore; libasyncore.install(); import asyncore._asyncore as a; print(a.__file__)"
+        place = Path(self.code(code).strip())
+        if self.of_the_top():
+            place = self.site / "asyncore" / place.name
+        self.assertEqual("extension: %s" % place, told().strip())
+        self.assertEqual("extension: not used: ASYNCORE_PURE is set", told(ASYNCORE_PURE="1").strip())
+        self.addCleanup(place.write_bytes, place.read_bytes())
+        place.unlink()
+        self.assertRegex(told(), "none, all is Python: .*C compiler.*\n    %s is missing" % re.escape(str(place)))
+        place.write_bytes(b"")
+        self.assertRegex(told(), "extension: not used: .*too short.*\n    %s" % re.escape(str(place)))
+        program = "import sys; sys.version_info = (3, 14); from libasyncore import _which; print(_which.unsuitable())"
+        self.assertEqual("it is for CPython 3.8 to 3.13, and this is cpython 3.14\n", self.code(program))
+
     def test_install_refuses_when_another_one_is_imported(self):
         self.use_installed()
         self.write("asynchat.py", "")
@@ -346,8 +367,14 @@ class OnLater(OnEach):
     def test_which_knows_what_was_installed_over_it(self):
         self.install(self.wheel)
         (self.site / "asyncore" / "__init__.py").write_text("# another one\n")
+        info = self.site / "rival-1.0.dist-info"
+        info.mkdir()
+        self.addCleanup(shutil.rmtree, str(info))
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1.0\n")
+        (info / "RECORD").write_text("asyncore/__init__.py,,\nrival-1.0.dist-info/RECORD,,\n")
         text = run(self.bin, "-m", "libasyncore", "--which")
         self.assertIn("asyncore: another distribution's, ", text)
+        self.assertIn("\n    it was installed over libasyncore's, of rival 1.0\n", text)
         self.assertIn("asynchat: libasyncore's, ", text)
 
 
