@@ -1,20 +1,25 @@
 """Names, signatures and defaults: what programs, and tools that look at programs, find."""
 import asyncore
 import asynchat
+import collections
 import errno
 import importlib
 import inspect
+import io
+import libasyncore
 import os
 import pickle
+import re
 import select
 import smtpd
 import socket
 import sys
 import time
 import unittest
+import warnings
 import weakref
 
-from support import Case, run
+from support import ROOT, Case, run
 
 # Recorded from Python 3.11.
 SIGNATURES = {
@@ -112,16 +117,26 @@ class Names(Case):
                 self.assertEqual(getattr(module, name).__qualname__, name)
 
     def test_everything_public_has_a_docstring(self):
-        for module in (asyncore, asynchat, smtpd):
+        """Functions and methods in C as well; what was only imported is others'."""
+        others = set()
+        for module in (errno, io, os, select, socket, sys, time, collections, warnings):
+            others.update(id(value) for value in vars(module).values())
+        for module in (asyncore, asynchat, smtpd, libasyncore):
             self.assertTrue(module.__doc__)
-            for name, found in vars(module).items():
-                if name.startswith("_") or getattr(found, "__module__", None) != module.__name__:
-                    continue
-                if inspect.isclass(found) or inspect.isfunction(found):
-                    self.assertTrue(found.__doc__, name)
-                for method, value in vars(found).items() if inspect.isclass(found) else ():
-                    if inspect.isfunction(value) and not method.startswith("_"):
-                        self.assertTrue(inspect.getdoc(getattr(found, method)), (name, method))
+            public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+            for name, found in public.items():
+                if callable(found) and id(found) not in others:
+                    self.assertTrue(found.__doc__, (module, name))
+                for method in vars(found) if inspect.isclass(found) and id(found) not in others else ():
+                    value = getattr(found, method)
+                    if not method.startswith("_") and (callable(value) or isinstance(value, property)):
+                        self.assertTrue(inspect.getdoc(value), (name, method))
+
+    def test_the_version_is_the_librarys(self):
+        with open(os.path.join(ROOT, "include", "asyncore.h")) as header:
+            version = re.search('#define ASYNCORE_VERSION "(.*)"', header.read()).group(1)
+        for module in (asyncore, asynchat, smtpd):
+            self.assertEqual(module.__libasyncore__, version)
 
     def test_smtpd_exports_what_it_did(self):
         self.assertEqual(smtpd.__all__, ["SMTPChannel", "SMTPServer", "DebuggingServer", "PureProxy"])

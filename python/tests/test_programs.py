@@ -1,5 +1,4 @@
-"""The tutorials' programs, unchanged, and the type stubs."""
-import ast
+"""The tutorials' programs, unchanged."""
 import os
 import signal
 import socket
@@ -17,26 +16,6 @@ def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
-
-
-class Stubs(unittest.TestCase):
-    def test_they_name_what_there_is(self):
-        import asyncore, asynchat, smtpd, libasyncore
-        for module in (asyncore, asynchat, smtpd, libasyncore):
-            folder = os.path.dirname(module.__file__)
-            self.assertTrue(os.path.exists(os.path.join(folder, "py.typed")))
-            with open(os.path.join(folder, "__init__.pyi")) as f:
-                tree = ast.parse(f.read())
-            stubs = {node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
-            for name, node in stubs.items():
-                found = getattr(module, name)
-                for part in node.body:
-                    if isinstance(node, ast.ClassDef) and isinstance(part, ast.FunctionDef):
-                        self.assertTrue(hasattr(found, part.name), (name, part.name))
-            public = {name for name, found in vars(module).items() if not name.startswith("_") and callable(found)
-                      and getattr(found, "__module__", None) == module.__name__}
-            if module is not smtpd:
-                self.assertEqual(public - set(stubs), set())
 
 
 @unittest.skipUnless(os.path.isdir(PROGRAMS), "../shared/programs is not beside the project")

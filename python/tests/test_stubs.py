@@ -1,5 +1,6 @@
-"""The type stubs name what there is, and all of it."""
+"""The type stubs name what there is, all of it, and by the same arguments."""
 import ast
+import inspect
 import os
 import unittest
 
@@ -26,8 +27,31 @@ class Stubs(unittest.TestCase):
                     if isinstance(part, ast.FunctionDef):
                         self.assertTrue(hasattr(found, part.name), (name, part.name))
 
+    def functions(self, module):
+        """(name, what there is, the stub's node) of functions and methods."""
+        for name, node in self.stubs(module).items():
+            found = getattr(module, name)
+            if isinstance(node, ast.FunctionDef):
+                yield name, found, node
+                continue
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef) and not part.decorator_list:
+                    yield name + "." + part.name, getattr(found, part.name), part
+
+    def test_arguments_have_their_names_and_defaults(self):
+        for module in (asyncore, asynchat, smtpd, libasyncore):
+            for name, found, node in self.functions(module):
+                stub = node.args
+                words = [arg.arg for arg in stub.args + stub.kwonlyargs]
+                optional = words[len(stub.args) - len(stub.defaults):len(stub.args)]
+                optional += [arg.arg for arg, default in zip(stub.kwonlyargs, stub.kw_defaults) if default]
+                real = [p for p in inspect.signature(found).parameters.values()
+                        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+                self.assertEqual([p.name for p in real], words, name)
+                self.assertEqual([p.name for p in real if p.default is not p.empty], optional, name)
+
     def test_what_is_public_is_named(self):
-        for module in (asyncore, asynchat, libasyncore):
+        for module in (asyncore, asynchat, smtpd, libasyncore):
             public = {
                 name
                 for name, found in vars(module).items()

@@ -1,8 +1,11 @@
 import asyncore as asyncore
+from collections import deque as deque
 from typing import Any, Deque, Dict, List, Optional, TypeVar, Union
 
 _Buffer = Union[bytes, bytearray, memoryview]
 _T = TypeVar("_T", str, bytes)
+
+__libasyncore__: str
 
 class async_chat(asyncore.dispatcher):
     ac_in_buffer_size: int

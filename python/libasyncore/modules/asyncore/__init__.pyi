@@ -1,6 +1,9 @@
+import os as os
 import select as select
 import socket as socket
+import sys as sys
 import time as time
+import warnings as warnings
 from errno import (
     EAGAIN as EAGAIN,
     EALREADY as EALREADY,
@@ -21,6 +24,7 @@ from typing import Any, Callable, Container, Coroutine, Dict, Optional, Tuple, T
 _Map = Dict[int, Any]
 _Buffer = Union[bytes, bytearray, memoryview]
 
+__libasyncore__: str
 socket_map: _Map
 ACCEPT_PAUSE: float
 

@@ -1,9 +1,12 @@
 import asynchat as asynchat
 import asyncore as asyncore
-from typing import Any, DefaultDict, Dict, List, Optional, Tuple, Type
+from typing import Any, DefaultDict, Dict, List, NoReturn, Optional, Tuple, Type
 
 __all__ = ["SMTPChannel", "SMTPServer", "DebuggingServer", "PureProxy"]
 
+__libasyncore__: str
+__version__: str
+program: str
 DEBUGSTREAM: Any
 NEWLINE: str
 COMMASPACE: str
@@ -70,9 +73,27 @@ class SMTPServer(asyncore.dispatcher):
         enable_SMTPUTF8: bool = ...,
         decode_data: bool = ...,
     ) -> None: ...
+    def handle_accepted(self, conn: Any, addr: Any) -> None: ...
     def process_message(
         self, peer: Any, mailfrom: str, rcpttos: List[str], data: Any, **kwargs: Any
     ) -> Optional[str]: ...
 
 class DebuggingServer(SMTPServer): ...
 class PureProxy(SMTPServer): ...
+
+class Devnull:
+    def write(self, msg: str) -> None: ...
+    def flush(self) -> None: ...
+
+class Options:
+    setuid: bool
+    classname: str
+    size_limit: Optional[int]
+    enable_SMTPUTF8: bool
+    localhost: str
+    localport: int
+    remotehost: str
+    remoteport: int
+
+def usage(code: int, msg: object = ...) -> NoReturn: ...
+def parseargs() -> Options: ...
