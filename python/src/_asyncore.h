@@ -89,7 +89,7 @@ struct state {
     PyObject *plain_select, *plain_poll, *plain_sleep;
     PyObject *loop, *poll, *poll2; /* the module's own, in Python */
     PyObject *c_poll, *c_poll2;    /* what is put in their place */
-    PyObject *enter, *leave, *elsewhere, *maps, *wake, *left; /* of asyncore._serving */
+    PyObject *enter, *leave, *elsewhere, *maps, *engines, *wake, *left; /* of asyncore._serving */
     PyObject *original[REPLACED]; /* the methods in Python: where a C one has no short way, it calls them */
     PyObject *replacement[REPLACED];
     PyTypeObject *socket_type; /* socket.socket */
@@ -205,6 +205,8 @@ struct engine {
 
 struct engine *engine_find(PyObject *dict);
 struct engine *engine_get(PyObject *dict); /* made if there is none; NULL with an exception */
+PyObject *engine_name(PyObject *module, PyObject *dict);
+PyObject *engine_forget(PyObject *module, PyObject *dict);
 void engine_idle(struct engine *e);        /* a loop ended, or the map changed: goes if it is empty */
 int engine_sync(struct engine *e);         /* follows what was done to the dict unnoticed */
 bool engine_synced(const struct engine *e);

@@ -325,6 +325,12 @@ struct engine *engine_next(struct engine *after)
     return NULL;
 }
 
+static void engine_leave_dict(struct engine *e)
+{
+    engine_unwatch(e);
+    engine_drop(e);
+}
+
 /* Of those that nobody runs there may be so many. */
 static void engines_bound(void)
 {
@@ -334,10 +340,8 @@ static void engines_bound(void)
     for (struct engine *e = engine_next(NULL); e != NULL; e = engine_next(e))
         if (e->running == 0 && (oldest == NULL || e->used < oldest->used))
             oldest = e;
-    if (oldest != NULL) {
-        engine_unwatch(oldest);
-        engine_drop(oldest);
-    }
+    if (oldest != NULL)
+        engine_leave_dict(oldest);
 }
 
 int library_error(int error)
@@ -376,8 +380,19 @@ static void number_hold(struct held *held, int fd)
         held->fds[held->count++] = got;
 }
 
+/* What set_engine() chose, or NULL. */
+static const char *engine_chosen(PyObject *dict)
+{
+    PyObject *key = PyLong_FromVoidPtr(dict), *chosen = key != NULL ? PyDict_GetItem(S.engines, key) : NULL;
+    const char *name = chosen != NULL ? PyUnicode_AsUTF8(PyTuple_GET_ITEM(chosen, 1)) : NULL;
+    Py_XDECREF(key);
+    PyErr_Clear();
+    return name;
+}
+
 static int library_map(struct asyncore_map **map, PyObject *dict)
 {
+    struct asyncore_map_options options = {.engine = engine_chosen(dict)};
     struct held held = {0};
     PyObject *key, *obj;
     Py_ssize_t at = 0;
@@ -386,7 +401,7 @@ static int library_map(struct asyncore_map **map, PyObject *dict)
         if (fd >= 0 && fcntl(fd, F_GETFD) < 0)
             number_hold(&held, fd);
     }
-    int result = asyncore_map_new(map, NULL);
+    int result = asyncore_map_new(map, &options);
     while (held.count > 0)
         close(held.fds[--held.count]);
     PyMem_Free(held.fds);
@@ -408,7 +423,7 @@ struct engine *engine_get(PyObject *dict)
     if (result < 0) {
         PyMem_Free(e);
         if (result == -EINVAL)
-            PyErr_SetString(PyExc_ValueError, "ASYNCORE_ENGINE: no such engine");
+            PyErr_Format(PyExc_ValueError, "ASYNCORE_ENGINE: no such engine: %s", getenv("ASYNCORE_ENGINE"));
         else
             library_error(result);
         return NULL;
@@ -433,10 +448,32 @@ struct engine *engine_get(PyObject *dict)
 
 void engine_idle(struct engine *e)
 {
-    if (e->running != 0 || (e->mapping ? e->weak != NULL && e->count != 0 : PyDict_GET_SIZE(e->dict) != 0))
-        return;
-    engine_unwatch(e);
-    engine_drop(e);
+    if (e->running == 0 && (e->mapping ? e->weak == NULL || e->count == 0 : PyDict_GET_SIZE(e->dict) == 0))
+        engine_leave_dict(e);
+}
+
+PyObject *engine_name(PyObject *module, PyObject *dict)
+{
+    (void)module;
+    if (!mapping_usable(dict))
+        return PyUnicode_FromString("python");
+    struct engine *e = engine_get(dict);
+    if (e == NULL)
+        return NULL;
+    if (asyncore_map_engine(e->map) == NULL && engine_restart(e) < 0) /* a child of fork() */
+        return NULL;
+    PyObject *name = PyUnicode_FromString(asyncore_map_engine(e->map));
+    engine_idle(e);
+    return name;
+}
+
+PyObject *engine_forget(PyObject *module, PyObject *dict)
+{
+    (void)module;
+    struct engine *e = engine_find(dict);
+    if (e != NULL && e->running == 0)
+        engine_leave_dict(e);
+    Py_RETURN_NONE;
 }
 
 int engine_restart(struct engine *e)

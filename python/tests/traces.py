@@ -8,6 +8,7 @@ are made. The sockets are AF_UNIX pairs, which deliver at once, so that readines
 A channel that left its map is not to be called any more, which is one of the bugs that are mended: what it is called all
 the same is not written down, and does nothing.
 """
+import os
 import random
 import socket
 import sys
@@ -29,6 +30,8 @@ class World:
         self.channels = []
         self.peers = []
         self.turn = self.random.choice([asyncore.poll, asyncore.poll2])
+        if os.environ.get("ASYNCORE_ENGINE") == "select":
+            self.turn = asyncore.poll  # select(2) tells no hang-up, on which poll2 acts
 
     def note(self, *words):
         self.calls.append(" ".join(str(word) for word in words))

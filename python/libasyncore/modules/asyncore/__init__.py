@@ -7,7 +7,7 @@ handle_accepted, handle_close, handle_error as needed.
 
 Everything that programs relied on is as it was: names, defaults, the order of calls. What was mended, and what was
 added, is listed in docs/python/differences.md. Additions: call_later, call_every, call_soon_threadsafe, wakeup,
-dispatcher.set_idle_timeout, TLS by passing an ssl.SSLSocket, serve_in_asyncio.
+set_engine, dispatcher.set_idle_timeout, TLS by passing an ssl.SSLSocket, serve_in_asyncio.
 
 One pass of the loop is a turn. poll() and poll2() are two ways to make one: ask, wait, serve, timers. An event is
 given to a channel only while it is the one that was asked, under the same descriptor of the same map: a handler may
@@ -238,6 +238,30 @@ def loop(timeout=30.0, use_poll=False, map=None, count=None):
                 count = count - 1
     finally:
         _serving.leave(serving)
+
+
+def set_engine(name, map=None):
+    """Chooses how the loop waits for a map (None: socket_map): "epoll", "poll", "select" or "io_uring".
+
+    io_uring is epoll where the library has none. The choice counts from the next loop on, and outlives times when the
+    map is empty. None undoes it: then $ASYNCORE_ENGINE says, and epoll if that is not set. RuntimeError while the map is
+    being served. It is for the extension: where the loop is Python's it changes nothing.
+    """
+    if map is None:
+        map = socket_map
+    if name is not None and name not in _serving.ENGINES:
+        raise ValueError("no such engine: %r" % (name,))
+    with _serving.lock:
+        _serving.choose_engine(map, name)
+        if _extension is not None:
+            _extension.forget_engine(map)
+
+
+def get_engine(map=None):
+    """The name of the engine that waits for a map (None: socket_map), or "python" where that is Python's select."""
+    if map is None:
+        map = socket_map
+    return "python" if _extension is None else _extension.engine(map)
 
 
 def _turn(timeout, map, wait, serve):

@@ -14,13 +14,17 @@ again and again makes no descriptor. A child of fork() makes new ones, since the
 """
 import heapq
 import os
+import sys
 from _thread import RLock, get_ident
 from collections import deque
 
 TIMERS_PER_TURN = 1024  # a burst of timers must not starve the channels
 SPARE_WAKERS = 4  # kept for the next loop
 
+ENGINES = ("epoll", "poll", "select", "io_uring")  # the library's names
+
 maps = {}  # id(map): Serving
+engines = {}  # id(map): (map, the name of the engine that was chosen for it)
 lock = RLock()  # who comes, who goes, and which wakers are lent; signal handlers may come in between
 spare = []
 
@@ -188,7 +192,7 @@ class Serving:
 
 
 def lend(map):
-    """A waker for the map, under the number of no channel: one that was closed behind the loop must go on looking so."""
+    """A waker for the map, under the number of no channel: one closed behind the loop must go on looking so."""
     others = []
     try:
         while True:
@@ -277,6 +281,22 @@ def left(map, fd):
         if serving.changed is not None:
             serving.changed(fd)
         wake(map)
+
+
+def choose_engine(map, name):
+    """The map will be served by that engine; None: by the default. Dicts cannot be referenced weakly: the choice holds
+    the map, until it is undone, or another choice finds that nobody else has the map."""
+    with lock:
+        serving = maps.get(id(map))
+        if serving is not None and serving.users > 0:
+            raise RuntimeError("set_engine: the map is being served")
+        for key in list(engines) if hasattr(sys, "getrefcount") else ():
+            if sys.getrefcount(engines[key][0]) <= 2:
+                del engines[key]
+        if name is None:
+            engines.pop(id(map), None)
+        else:
+            engines[id(map)] = map, name
 
 
 def elsewhere(map):
