@@ -280,7 +280,8 @@ static int keep_globals(PyObject *globals)
         keep(&S.poll2, global(globals, "poll2")) < 0 || keep(&S.loop, global(globals, "loop")) < 0)
         return -1;
     if (keep_attr(&S.enter, serving, "enter") < 0 || keep_attr(&S.leave, serving, "leave") < 0 ||
-        keep_attr(&S.elsewhere, serving, "elsewhere") < 0 || keep_attr(&S.maps, serving, "maps") < 0 || keep_attr(&S.engines, serving, "engines") < 0 ||
+        keep_attr(&S.elsewhere, serving, "elsewhere") < 0 || keep_attr(&S.maps, serving, "maps") < 0 ||
+        keep_attr(&S.engines, serving, "engines") < 0 ||
         keep_attr(&S.wake, serving, "wake") < 0 || keep_attr(&S.left, serving, "left") < 0)
         return -1;
     return socket_open(globals);
@@ -424,6 +425,8 @@ static int module_exec(PyObject *module)
 static PyMethodDef module_methods[] = {
     {"install", install, METH_O, "install($module, globals, /)\n--\n\nPuts C into asyncore, whose globals these are."},
     {"install_chat", install_chat, METH_O, "install_chat($module, globals, /)\n--\n\nPuts C into asynchat."},
+    {"wake", loop_wake, METH_O, "wake($module, map, /)\n--\n\nA wait of the C loop for the map ends."},
+    {"waiting", loop_waiting, METH_O, "waiting($module, map, /)\n--\n\nWhether the C loop waits for the map."},
     {"engine", engine_name, METH_O, "engine($module, map, /)\n--\n\nThe name of the engine of a dict."},
     {"forget_engine", engine_forget, METH_O,
      "forget_engine($module, map, /)\n--\n\nThe next loop makes the map's engine anew."},

@@ -46,12 +46,12 @@ static inline unsigned type_version(PyTypeObject *type)
 #define NAMES(X)                                                                                                       \
     X(__class__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out) X(_asyncore_resting)            \
     X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)             \
-    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(changed) X(clear) X(collect_incoming_data)        \
+    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(changed) X(collect_incoming_data)        \
     X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
-    X(get) X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event)        \
-    X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(items) X(keeps) X(leave)       \
-    X(maps) X(monotonic) X(out_buffer) X(poll) X(producer_fifo) X(readable) X(reader) X(recv) X(run) X(select)         \
-    X(send) X(set) X(sleep) X(socket) X(socket_map) X(terminator) X(time) X(timers) X(touch) X(waker) X(waits)         \
+    X(get) X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event) \
+    X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(items) X(keeps)       \
+    X(leave) X(maps) X(monotonic) X(out_buffer) X(poll) X(producer_fifo) X(readable) X(recv) X(run) X(select) X(send)  \
+    X(set) X(sleep) X(socket) X(socket_map) X(terminator) X(time) X(timers) X(touch)                                   \
     X(writable)
 
 #define NAME_FIELD(name) PyObject *name;
@@ -199,8 +199,8 @@ struct engine {
     unsigned long thread; /* of the innermost loop */
     int running;          /* how many loops */
     bool mapping; /* `dict` is not exactly a dict */
-    bool waiting, by_select, called_stale, resync, told; /* told: serving.changed is to be called */
-    int waker; /* the descriptor of the waker that is watched, or -1 */
+    bool waiting, woken;  /* a loop waits; somebody woke it since it last asked: see loop_wake() */
+    bool by_select, called_stale, resync, told; /* told: serving.changed is to be called */
 };
 
 struct engine *engine_find(PyObject *dict);
@@ -249,6 +249,8 @@ static inline unsigned serving_traits(PyObject *self)
 PyObject *loop_loop(PyObject *module, PyObject *args, PyObject *keywords);
 PyObject *loop_poll(PyObject *module, PyObject *args, PyObject *keywords);
 PyObject *loop_poll2(PyObject *module, PyObject *args, PyObject *keywords);
+PyObject *loop_wake(PyObject *module, PyObject *map);    /* any thread: a wait of C's loop ends */
+PyObject *loop_waiting(PyObject *module, PyObject *map); /* whether it is in one */
 int ask(struct engine *e, struct entry *entry);
 
 /* -- _asyncore_mapping.c: maps that are not exactly a dict -- */

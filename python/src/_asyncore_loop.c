@@ -8,8 +8,8 @@
  * A wait is cut into slices. Between them, and when a wait was woken, everything is asked again, and descriptors that were
  * closed behind the loop are looked for: no change goes unnoticed for longer than a slice, however it was made.
  *
- * Timers, calls of other threads and the waker are asyncore._serving's, which is Python. Where select.select, select.poll
- * or time.sleep are not the builtins, or a map has keys that are no descriptors, or channels with TLS, the turns are
+ * Timers and calls of other threads are asyncore._serving's, which is Python. Where select.select, select.poll or
+ * time.sleep are not the builtins, or a map has keys that are no descriptors, or channels with TLS, the turns are
  * Python's. */
 #include "_asyncore.h"
 #include <errno.h>
@@ -26,7 +26,7 @@
 
 struct loop {
     PyObject *map;
-    PyObject *serving, *timers, *calls, *waits; /* of asyncore._serving: the last three are lists and a deque */
+    PyObject *serving, *timers, *calls; /* of asyncore._serving: the last two are a list and a deque */
     struct engine *engine;
     bool by_select;
     double timeout; /* seconds, negative: no bound */
@@ -242,41 +242,27 @@ static int ask_all(struct engine *e)
 
 /* -- Waiting -- */
 
-static int waker_watch(struct loop *loop)
+/* What a wait has to know of what other threads do. All of it is done with the GIL, which the wait alone is without: who
+ * wakes either finds `waiting`, and the library ends that wait, or sets `woken` before the loop looks at it for the last
+ * time. It falls before the channels are asked, since what was changed earlier is seen by that. A handler of a signal
+ * runs in PyErr_CheckSignals, which comes before that look, too. */
+PyObject *loop_wake(PyObject *module, PyObject *map)
 {
-    struct engine *e = loop->engine;
-    PyObject *waker = PyObject_GetAttr(loop->serving, S.name.waker), *reader = NULL;
-    if (waker == NULL)
-        return -1;
-    if (waker != Py_None)
-        reader = PyObject_GetAttr(waker, S.name.reader);
-    Py_DECREF(waker);
-    int fd = reader != NULL ? (int)PyLong_AsLong(reader) : -1;
-    Py_XDECREF(reader);
-    if (PyErr_Occurred())
-        return -1;
-    if (fd >= 0 && asyncore_watch_add(e->map, fd, ASYNCORE_READ, NULL) == 0)
-        e->waker = fd;
-    return 0;
+    struct engine *e = engine_find(map);
+    (void)module;
+    if (e != NULL && e->running != 0) {
+        e->woken = true;
+        if (e->waiting)
+            asyncore_wakeup(e->map);
+    }
+    Py_RETURN_NONE;
 }
 
-static int waker_clear(struct loop *loop)
+PyObject *loop_waiting(PyObject *module, PyObject *map)
 {
-    PyObject *waker = PyObject_GetAttr(loop->serving, S.name.waker);
-    int result = waker == NULL ? -1 : waker == Py_None ? 0 : call0_void(waker, S.name.clear);
-    Py_XDECREF(waker);
-    return result;
-}
-
-/* The waker's event is taken out of the batch. */
-static int waker_seen(struct loop *loop, struct asyncore_event *events, int count)
-{
-    for (int i = 0; i < count; i++)
-        if (events[i].owner == NULL && events[i].fd == loop->engine->waker) {
-            events[i] = events[count - 1];
-            return waker_clear(loop) < 0 ? -1 : count - 1;
-        }
-    return count;
+    struct engine *e = engine_find(map);
+    (void)module;
+    return PyBool_FromLong(e != NULL && e->waiting);
 }
 
 static PyObject *seconds(uint64_t ns)
@@ -332,37 +318,13 @@ static int slice_ms(int64_t left)
     return (int)((left + 999999) / 1000000);
 }
 
-/* An item stands in `waits` for as long as the loop runs: a wake-up too many costs a turn, and this in each turn more. A
- * child of fork() has a list of its own. */
-static int waits_open(struct loop *loop)
+static int64_t time_left(struct engine *e, int64_t timeout, uint64_t start)
 {
-    Py_XSETREF(loop->waits, PyObject_GetAttr(loop->serving, S.name.waits));
-    if (loop->waits != NULL && !PyList_CheckExact(loop->waits)) {
-        Py_CLEAR(loop->waits);
-        PyErr_SetString(PyExc_SystemError, "_asyncore is of another version than asyncore");
-    }
-    return loop->waits != NULL ? PyList_Append(loop->waits, Py_None) : -1;
+    int64_t left = timeout <= 0 ? timeout : timeout - (int64_t)(asyncore_now(e->map) - start);
+    return timeout > 0 && left < 0 ? 0 : left;
 }
 
-static void waits_close(struct loop *loop)
-{
-    Py_ssize_t size = loop->waits != NULL ? PyList_GET_SIZE(loop->waits) : 0;
-    if (size != 0)
-        PyList_SetSlice(loop->waits, size - 1, size, NULL);
-    Py_CLEAR(loop->waits);
-}
-
-/* As bound(), in the middle of a wait: there may be a timer by now. */
-static int64_t time_left(struct loop *loop, int64_t timeout, uint64_t start)
-{
-    int64_t left = timeout <= 0 ? timeout : timeout - (int64_t)(asyncore_now(loop->engine->map) - start);
-    int64_t limit = has_timers(loop) ? bound(loop) : -1;
-    if (timeout > 0 && left < 0)
-        left = 0;
-    return limit == -2 || (limit >= 0 && (left < 0 || limit < left)) ? limit : left;
-}
-
-/* How many events came: 0 when the time is over or there is a timer or a call to run; -1 with an exception. */
+/* How many events came: 0 when the time is over or somebody woke the map; -1 with an exception. */
 static int wait_ready(struct loop *loop, struct asyncore_event *events)
 {
     struct engine *e = loop->engine;
@@ -371,29 +333,24 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
         return -1;
     uint64_t start = e->now;
     for (int64_t left = timeout;;) {
-        int ms = e->bad != 0 ? 0 : slice_ms(left), count = wait_slice(e, ms, events);
+        int ms = e->bad != 0 || e->woken ? 0 : slice_ms(left), count = wait_slice(e, ms, events);
         if (PyErr_CheckSignals() < 0)
             return -1;
         if (count == -ECHILD ? engine_restart(e) < 0 : count < 0 && library_error(count) < 0)
             return -1;
-        if (count == -ECHILD) {
+        if (count == -ECHILD)
             start = asyncore_now(e->map); /* the other had no time for a child */
-            if (waits_open(loop) < 0)
-                return -1;
-        }
-        int found = count > 0 ? waker_seen(loop, events, count) : 0;
-        if (found != 0 || e->bad != 0 || Py_SIZE(loop->calls) != 0 ||
-            (e->mapping ? e->count : PyDict_GET_SIZE(loop->map)) == 0)
-            return found;
-        left = time_left(loop, timeout, start);
-        if (left == -2 || left == 0)
-            return left == 0 ? 0 : -1;
+        if (count > 0 || e->woken || e->bad != 0 || (e->mapping ? e->count : PyDict_GET_SIZE(loop->map)) == 0)
+            return count > 0 ? count : 0;
+        left = time_left(e, timeout, start);
+        if (left == 0)
+            return 0;
         if (count == 0 && ms == SLICE) {
             for (int i = 0; i < e->count; i++)
                 e->all[i]->flags |= ENTRY_UNCLASSED;
             engine_all_dirty(e);
         }
-        if (ask_all(e) < 0 || (e->waker < 0 && waker_watch(loop) < 0))
+        if (ask_all(e) < 0)
             return -1;
         if (e->foreign != 0)
             return 0;
@@ -613,9 +570,8 @@ static int turn_python(struct loop *loop)
 
 static int turn_waits(struct loop *loop, struct asyncore_event *events)
 {
+    loop->engine->woken = false;
     if (ask_all(loop->engine) < 0)
-        return -1;
-    if (loop->engine->waker < 0 && loop->timeout != 0 && waker_watch(loop) < 0)
         return -1;
     return loop->engine->foreign != 0 ? 0 : wait_ready(loop, events);
 }
@@ -675,8 +631,7 @@ static int turns(struct loop *loop, double count, bool bounded)
 
 static int serving_open(struct loop *loop)
 {
-    PyObject *waits = loop->timeout != 0 ? Py_True : Py_False;
-    loop->serving = PyObject_CallFunctionObjArgs(S.enter, loop->map, waits, NULL);
+    loop->serving = PyObject_CallFunctionObjArgs(S.enter, loop->map, NULL);
     if (loop->serving == NULL)
         return -1;
     loop->timers = PyObject_GetAttr(loop->serving, S.name.timers);
@@ -684,16 +639,13 @@ static int serving_open(struct loop *loop)
     PyObject *changed = PyObject_GetAttr(loop->serving, S.name.changed);
     loop->engine->told = changed != Py_None;
     Py_XDECREF(changed);
-    if (loop->timers == NULL || loop->calls == NULL || changed == NULL)
-        return -1;
-    return waits_open(loop);
+    return loop->timers != NULL && loop->calls != NULL && changed != NULL ? 0 : -1;
 }
 
 static void serving_close(struct loop *loop)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    waits_close(loop);
     if (loop->serving != NULL) {
         Py_XDECREF(PyObject_CallFunctionObjArgs(S.leave, loop->serving, NULL));
         PyErr_Clear();
@@ -708,10 +660,6 @@ static void engine_leave(struct engine *e, unsigned long thread)
 {
     e->running--;
     e->thread = thread;
-    if (e->running == 0 && e->waker >= 0) {
-        asyncore_watch_del(e->map, e->waker);
-        e->waker = -1;
-    }
     engine_idle(e);
 }
 

@@ -238,10 +238,6 @@ static void engine_put(struct engine *e, PyObject *key, PyObject *obj)
     }
     struct entry *entry = entry_at(e, fd);
     if (entry == NULL) {
-        if (fd == e->waker) { /* it was closed since: another took its number */
-            asyncore_watch_del(e->map, fd);
-            e->waker = -1;
-        }
         entry = grow(e, fd) == 0 ? PyMem_Calloc(1, sizeof *entry) : NULL;
         if (entry == NULL) {
             e->resync = true; /* tried again before the next wait, which fails then */
@@ -429,7 +425,6 @@ struct engine *engine_get(PyObject *dict)
         return NULL;
     }
     e->dict = dict;
-    e->waker = -1;
     e->resync = true;
     e->used = ++uses;
     e->next = *bucket_of(dict);
@@ -480,7 +475,6 @@ int engine_restart(struct engine *e)
 {
     asyncore_after_fork(e->map); /* a failure is that of descriptors which are closed: nothing is kept of it */
     asyncore_map_free(e->map);
-    e->waker = -1;
     for (int i = 0; i < e->count; i++) {
         struct entry *entry = e->all[i];
         entry->flags &= (uint8_t)~ENTRY_ADDED;

@@ -26,6 +26,13 @@ def until(condition, turn, what="nothing happened"):
         turn()
 
 
+def waits(map):
+    """Whether a loop, in another thread, waits for the map."""
+    serving = asyncore._serving.maps.get(id(map))
+    extension = asyncore._extension
+    return bool(serving is not None and serving.waits) or (extension is not None and extension.waiting(map))
+
+
 class Case(unittest.TestCase):
     """Closes what was opened; nothing is kept of a map that nobody serves any more."""
 

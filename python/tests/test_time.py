@@ -5,6 +5,7 @@ import contextlib
 import gc
 import io
 import os
+import random
 import select
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 import unittest
 from unittest import mock
 
-from support import DEADLINE, POLLS, Case, Trace, idle_cpu
+from support import DEADLINE, POLLS, Case, Trace, idle_cpu, waits
 
 serving = asyncore._serving
 
@@ -274,7 +275,7 @@ class Threads(Case):
         self.thread = threading.Thread(target=run, daemon=True)
         self.thread.start()
         end = time.monotonic() + DEADLINE
-        while not (id(self.map) in serving.maps and serving.maps[id(self.map)].waits):
+        while not waits(self.map):
             self.assertLess(time.monotonic(), end)
             time.sleep(0.001)
 
@@ -399,6 +400,82 @@ class Threads(Case):
             server.close()
             self.join()
 
+    def test_nothing_is_missed_on_the_way_into_a_wait(self):
+        # Each wake-up that the wait does not see takes a second at least.
+        class Channel(Trace):
+            wish = False
+
+            def writable(self):
+                wish = self.wish
+                for _ in range(random.randrange(2000)):  # another thread may run here
+                    pass
+                return wish
+
+            def handle_write(self):
+                self.wish = False
+                called.release()
+
+        def serve():
+            while self.map:
+                asyncore.loop(DEADLINE * 10, use_poll, self.map, count=random.choice([1, 2, 1000]))
+
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-5)
+        end = time.monotonic() + DEADLINE
+        for use_poll in (False, True):
+            a, b = self.pair()
+            channel = Channel(a, self.map)
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            called = threading.Lock()
+            called.acquire()
+            for i in range(1500):
+                for _ in range(random.randrange(2000)):
+                    pass
+                if i % 2:
+                    asyncore.call_soon_threadsafe(called.release, map=self.map)
+                else:
+                    channel.wish = True
+                    asyncore.wakeup(self.map)
+                self.assertTrue(called.acquire(timeout=max(0.001, end - time.monotonic())), i)
+            asyncore.call_soon_threadsafe(channel.close, map=self.map)
+            thread.join(DEADLINE)
+            self.assertFalse(thread.is_alive())
+
+    def test_a_wakeup_between_the_asking_and_the_wait_ends_the_turn(self):
+        class Channel(Trace):
+            wish = False
+
+            def writable(self):
+                wish = self.wish
+                if not wish:
+                    self.wish = True
+                    thread = threading.Thread(target=asyncore.wakeup, args=(self._map,))
+                    thread.start()
+                    thread.join()
+                return wish
+
+        for use_poll in (False, True):
+            a, b = self.pair()
+            channel = Channel(a, self.map)
+            asyncore.loop(DEADLINE, use_poll, self.map, 1)
+            self.assertEqual(channel.calls, [])
+            asyncore.loop(DEADLINE, use_poll, self.map, 1)
+            self.assertEqual(channel.calls, ["write"])
+            channel.close()
+
+    def test_wakeup_ends_a_turn(self):
+        a, b = self.pair()
+        Trace(a, self.map)
+        for use_poll in (False, True):
+            turn = threading.Thread(target=asyncore.loop, args=(DEADLINE * 10, use_poll, self.map, 1), daemon=True)
+            turn.start()
+            while not waits(self.map):
+                time.sleep(0.001)
+            asyncore.wakeup(self.map)
+            turn.join(DEADLINE)
+            self.assertFalse(turn.is_alive())
+
     def test_from_a_signal_handler(self):
         a, b = self.pair()
         channel = Trace(a, self.map)
@@ -479,8 +556,8 @@ class Forks(Case):
 
         def within():
             self.fork(child)
-            mine = serving.maps[id(self.map)]
-            self.assertEqual(select.select([mine.waker.reader], [], [], 0)[0], [])
+            waker = serving.maps[id(self.map)].waker  # the extension's loop has none
+            self.assertEqual(select.select([waker.reader] if waker is not None else [], [], [], 0)[0], [])
             calls.append("parent")
 
         asyncore.call_later(0, within, map=self.map)
@@ -494,7 +571,7 @@ class Forks(Case):
         chat.set_terminator(None)
         thread = threading.Thread(target=asyncore.loop, kwargs={"timeout": DEADLINE, "map": self.map}, daemon=True)
         thread.start()
-        while not (id(self.map) in serving.maps and serving.maps[id(self.map)].waits):
+        while not waits(self.map):
             time.sleep(0.001)
         self.fork(lambda: chat.push(b"child"))
         self.assertEqual(b.recv(10), b"child")

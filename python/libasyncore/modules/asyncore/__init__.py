@@ -230,7 +230,7 @@ def loop(timeout=30.0, use_poll=False, map=None, count=None):
         turn = poll2
     else:
         turn = poll
-    serving = _serving.enter(map, timeout != 0)
+    serving = _serving.enter(map)
     try:
         while (map or serving.keeps()) and (count is None or count > 0):
             turn(timeout, map)
@@ -275,7 +275,7 @@ def _turn(timeout, map, wait, serve):
     elif serving is not None and _serving.get_ident() in serving.threads:
         _turn_of(map, serving, timeout, wait, serve)  # loop() has seen to the rest
     else:
-        serving = _serving.enter(map, timeout != 0)
+        serving = _serving.enter(map)
         try:
             _turn_of(map, serving, timeout, wait, serve)
         finally:
@@ -291,7 +291,7 @@ def _turn_of(map, serving, timeout, wait, serve):
         return
     if not map and not serving.keeps():
         return
-    serving.waits.append(None)  # from before the asking: what another thread changes meanwhile ends the wait
+    serving.begin_wait(timeout)  # from before the asking: what another thread changes meanwhile ends the wait
     try:
         asked, ready = wait(map, serving, timeout)
     finally:
@@ -1116,5 +1116,5 @@ if os.name == "posix":
             self.add_channel()
 
 
-if _extension is not None:
-    _extension.install(globals())
+if _extension is not None and _extension.install(globals()):
+    _serving.wake_engine = _extension.wake

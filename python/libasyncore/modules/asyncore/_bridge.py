@@ -117,11 +117,12 @@ async def serve(asyncore, map):
     """asyncore.serve_in_asyncio()."""
     if not hasattr(select, "epoll"):
         raise RuntimeError("serve_in_asyncio: there is no epoll here")
-    serving = asyncore._serving.enter(map, True)
+    serving = asyncore._serving.enter(map)
     watched = None
     try:
         if serving.changed is not None:
             raise RuntimeError("serve_in_asyncio: the map is being served already")
+        serving.take_waker()
         watched = Set(asyncio.get_running_loop(), map, serving.waker)
         serving.changed = watched.forget
         while map or serving.keeps():

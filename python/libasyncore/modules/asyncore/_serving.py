@@ -5,12 +5,13 @@ A map is any dict, which takes neither attributes nor weak references. What ther
 and no timer or call is left.
 
 Threads. A map is served by one thread at a time (`threads` knows which). Others may call `post` and `wake`, and set
-timers. `waits` has an entry while the channels are asked what they want, and waited for; whoever changes something then
-sets the waker, whose descriptor the wait includes. It is there from before the asking, or a change between the two
-would be seen by nobody until the wait ends.
+timers. In turns made by Python `waits` has an entry while the channels are asked what they want, and waited for; whoever
+changes something then sets the waker, whose descriptor the wait includes. It is there from before the asking, or a
+change between the two would be seen by nobody until the wait ends. The extension's loop is woken by wake_engine.
 
-The waker is an eventfd, or a pipe where Python has none. It is lent for as long as the map is served: loop(count=1)
-again and again makes no descriptor. A child of fork() makes new ones, since the old ones would wake its parent.
+The waker is an eventfd, or a pipe where Python has none. It is lent to the first turn that may need it, for as long as
+the map is served: loop(count=1) again and again makes no descriptor. A child of fork() makes new ones, since the old
+ones would wake its parent.
 """
 import heapq
 import os
@@ -27,6 +28,7 @@ maps = {}  # id(map): Serving
 engines = {}  # id(map): (map, the name of the engine that was chosen for it)
 lock = RLock()  # who comes, who goes, and which wakers are lent; signal handlers may come in between
 spare = []
+wake_engine = None  # the extension's
 
 
 class Waker:
@@ -124,8 +126,18 @@ class Serving:
         self.calls = deque()
         self.changed = None  # a function that is told of descriptors that leave the map
 
-    def begin_wait(self):
+    def begin_wait(self, timeout=None):
+        """A turn of Python's begins, whose wait others may end, unless it is none (a timeout of 0)."""
+        if timeout != 0 and self.waker is None:
+            self.take_waker()
         self.waits.append(None)
+
+    def take_waker(self):
+        with lock:
+            try:
+                self.waker = lend(self.map)
+            except OSError:
+                pass  # no descriptor is left: it is served all the same, and other threads wait for its turns
 
     def end_wait(self):
         if self.waits:  # a child of fork() begins anew
@@ -205,18 +217,13 @@ def lend(map):
             other.close()
 
 
-def enter(map, waits):
-    """This thread serves the map from now on; leave() follows. `waits`: it may have to be woken."""
+def enter(map):
+    """This thread serves the map from now on; leave() follows."""
     with lock:
         serving = of(map)
         serving.users += 1
         me = get_ident()
         serving.threads[me] = serving.threads.get(me, 0) + 1
-        if waits and serving.waker is None:
-            try:
-                serving.waker = lend(map)
-            except OSError:
-                pass  # no descriptor is left: it is served all the same, and other threads wait for its turns
         return serving
 
 
@@ -267,6 +274,8 @@ def of(map):
 
 def wake(map):
     """Any thread, and signal handlers: a wait for this map ends."""
+    if wake_engine is not None:
+        wake_engine(map)
     serving = maps.get(id(map))
     if serving is not None and serving.waits:
         waker = serving.waker
