@@ -141,6 +141,15 @@ class Timers(Case):
         self.assertLess(len(serving.maps[id(self.map)].timers), 200)
         keep.cancel()
 
+    def test_one_that_was_cancelled_behind_another_is_not_kept_when_that_ran(self):
+        for poll in POLLS:
+            a, b = self.pair()
+            channel = Trace(a, self.map)
+            asyncore.call_later(0, channel.close, map=self.map)
+            asyncore.call_later(DEADLINE, channel.close, map=self.map).cancel()
+            poll(0, self.map)
+            self.assertEqual((self.map, serving.maps), ({}, {}))
+
     def test_what_they_raise(self):
         out = io.StringIO()
         calls = []

@@ -201,6 +201,8 @@ class Serving:
                 timer.deadline += (missed + 1) * timer.period
                 self.push(timer)
             call(function, args)
+        if self.cancelled:
+            self.tidy()  # what was cancelled behind one that ran is at the top now
 
 
 def lend(map):
