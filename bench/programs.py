@@ -5,6 +5,7 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
+import functools
 import os
 import re
 import resource
@@ -19,6 +20,7 @@ from collections import Counter
 BIN = os.environ.get("BIN") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build", "bin")
 LIBC = ctypes.CDLL(None, use_errno=True)
 PATIENCE = 60      # seconds until a program that says nothing counts as hung
+FEW = 8            # connections where messages are counted one by one
 LOST = 3           # the loads' exit status when bytes were lost or changed
 
 
@@ -56,12 +58,12 @@ def run_time(pid):
 class Program:
     """A child process that talks in lines. Leaving its `with` kills it, if it has not ended by then."""
 
-    def __init__(self, command, processor=None, pass_fds=()):
+    def __init__(self, command, processor=None, pass_fds=(), env=None):
         self.name = os.path.basename(command[0])
         self.text = b""
         try:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, pass_fds=pass_fds,
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, pass_fds=pass_fds, env=env,
                 preexec_fn=lambda: prepare_child(processor))
         except OSError as error:
             raise Failure(f"{self.name}: {error.strerror}") from error
@@ -131,6 +133,19 @@ class Program:
         return int(match[1]) * 1024
 
 
+class Listener(Program):
+    """A server that prints where it listens. Several can be started before the first is asked for its port."""
+
+    @functools.cached_property
+    def port(self):
+        line = self.line()
+        match = re.search(r"listening on 127\.0\.0\.1:(\d+)(.*)", line)
+        if not match:
+            raise Failure(f"{self.name}: does not say where it listens: {line}")
+        self.remark = match[2].strip()
+        return int(match[1])
+
+
 def read_result(program):
     """A load's last line, as a dict."""
     words = program.line().split()
@@ -147,6 +162,47 @@ def calls_of(summary):
     if not calls:
         raise Failure("strace: no summary was written")
     return calls
+
+
+# -- Messages one at a time, to be counted ----------------------------------------------------------------------------
+
+
+def round_trips(port, count, stack):
+    """`count` messages of 64 bytes, one at a time, over connections that stay open as long as the stack."""
+    connections = []
+    try:
+        for _ in range(FEW):
+            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)))
+            round_trip(connections[-1])  # or it would be chance how many clients a server finds waiting at once
+        for number in range(count):
+            round_trip(connections[number % FEW])
+    except OSError as error:
+        raise Failure(f"the server is gone: {error}") from None
+
+
+def round_trip(connection):
+    message, echo = bytes(range(64)), b""
+    connection.sendall(message)
+    while message.startswith(echo) and len(echo) < 64:
+        data = connection.recv(64)
+        if not data:
+            break
+        echo += data
+    if echo != message:
+        raise Failure("the echo is not what was sent")
+
+
+def callgrind(out):
+    """The command that counts a program's instructions into the file `out`."""
+    return ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--log-file=/dev/null"]
+
+
+def instructions_of(out):
+    try:
+        with open(out) as file:
+            return int(re.search(r"^(?:summary|totals): (\d+)", file.read(), re.M)[1])
+    except (OSError, TypeError):
+        raise Failure("valgrind: no profile was written") from None
 
 
 # -- Options ----------------------------------------------------------------------------------------------------------
