@@ -210,12 +210,13 @@ PyObject *engine_forget(PyObject *module, PyObject *dict);
 void engine_idle(struct engine *e);        /* a loop ended, or the map changed: goes if it is empty */
 int engine_sync(struct engine *e);         /* follows what was done to the dict unnoticed */
 bool engine_synced(const struct engine *e);
+int engine_follow(struct engine *e); /* after calls of Python, within a turn: what went from the dict has no entry */
 int engine_restart(struct engine *e); /* a child of fork(): a new kernel set. 0, or -1 with an exception */
 struct entry *entry_at(const struct engine *e, int fd);
+struct entry *entry_again(const struct engine *e, int fd, uint64_t serial); /* NULL: that registration ended */
 struct entry *entry_of(PyObject *channel, struct engine **engine); /* by its _map and _fileno, or NULL */
 void entry_dirty(struct engine *e, struct entry *entry);
-void entry_class(struct engine *e, struct entry *entry);
-unsigned entry_traits(struct engine *e, struct entry *entry);
+struct entry *entry_class(struct engine *e, struct entry *entry); /* NULL: it is gone */
 unsigned serving_entry_traits(PyObject *self);
 void types_check(struct engine *e); /* changed classes: their channels are asked anew */
 void entry_wanted(struct engine *e, struct entry *entry, unsigned wanted);

@@ -134,46 +134,44 @@ int ask(struct engine *e, struct entry *entry)
     uint64_t serial = entry->serial;
     Py_INCREF(obj);
     int mask = interest(obj, entry->read, entry->write, e);
-    struct entry *now = entry_at(e, fd);
-    int result = mask < 0 ? -1 : now == entry && now->serial == serial ? want(e, entry, (unsigned)mask) : 0;
+    entry = entry_again(e, fd, serial);
+    int result = mask < 0 ? -1 : entry != NULL ? want(e, entry, (unsigned)mask) : 0;
     Py_DECREF(obj);
     return result;
 }
 
-/* Up to 3.11 nothing tells that an item went, and its channel with it: to be called before an entry's object is touched,
- * where any code may have run. A map that is not exactly a dict keeps them alive. */
-static int settle(struct engine *e)
-{
-    return e->mapping || engine_synced(e) ? 0 : engine_sync(e);
-}
-
-static int ask_entry(struct engine *e, struct entry *entry, bool anew)
-{
-    PyObject *obj = entry->obj;
-    int fd = entry->fd, result = 0;
-    Py_INCREF(obj);
-    if (anew)
-        entry_class(e, entry);
-    if (entry_at(e, fd) == entry && !(entry->flags & ENTRY_CALLED))
-        result = ask(e, entry);
-    if (result < 0 && entry_at(e, fd) == entry)
-        entry_dirty(e, entry);
-    Py_DECREF(obj);
-    return result;
-}
-
-static int ask_dirty(struct engine *e)
+/* The next dirty entry leaves the list; NULL: there is none. */
+static struct entry *dirty_pop(struct engine *e)
 {
     while (e->dirty != NULL) {
-        if (settle(e) < 0)
-            return -1;
         struct entry *entry = e->dirty;
         e->dirty = entry->dirty_next;
         entry->flags &= (uint8_t)~ENTRY_DIRTY;
-        if (entry->obj == NULL)
-            entry_free(entry);
-        else if (ask_entry(e, entry, entry->flags & ENTRY_UNCLASSED) < 0)
+        if (entry->obj != NULL)
+            return entry;
+        entry_free(entry);
+    }
+    return NULL;
+}
+
+/* Those that change whenever they are asked wait for the next turn. */
+static int ask_dirty(struct engine *e)
+{
+    for (int left = 2 * e->count + ASKS; left > 0; left--) {
+        if (engine_follow(e) < 0)
             return -1;
+        struct entry *entry = dirty_pop(e);
+        if (entry == NULL)
+            break;
+        int fd = entry->fd;
+        uint64_t serial = entry->serial;
+        if (entry->flags & ENTRY_UNCLASSED && (entry = entry_class(e, entry)) == NULL)
+            continue;
+        if (!(entry->flags & ENTRY_CALLED) && ask(e, entry) < 0) {
+            if ((entry = entry_again(e, fd, serial)) != NULL)
+                entry_dirty(e, entry);
+            return -1;
+        }
     }
     return 0;
 }
@@ -181,6 +179,8 @@ static int ask_dirty(struct engine *e)
 /* A predicate may add and remove any of them: those are asked that were called when the turn began. */
 static int ask_called(struct engine *e)
 {
+    if (engine_follow(e) < 0)
+        return -1;
     if (e->called_count == 0)
         return 0;
     if (called_order(e) < 0)
@@ -216,13 +216,17 @@ static int ask_some(struct engine *e)
         e->checked_at = e->now;
         entries_check(e, CHECKS);
     }
-    for (int i = 0; i < ASKS && i < e->count; i++) {
-        if (settle(e) < 0)
+    for (int i = 0; i < ASKS; i++) {
+        if (engine_follow(e) < 0)
             return -1;
+        if (i >= e->count)
+            break;
         if (e->robin >= e->count)
             e->robin = 0;
         struct entry *entry = e->all[e->robin++];
-        if (!(entry->flags & ENTRY_UNCLASSED) && ask_entry(e, entry, true) < 0)
+        if (entry->flags & ENTRY_UNCLASSED || (entry = entry_class(e, entry)) == NULL)
+            continue;
+        if (!(entry->flags & (ENTRY_CALLED | ENTRY_UNCLASSED)) && ask(e, entry) < 0)
             return -1;
     }
     return 0;
@@ -490,10 +494,11 @@ static int by_order(const void *a, const void *b)
     return x->order < y->order ? -1 : x->order > y->order;
 }
 
+/* Other threads, and signal handlers, had their time in the wait. */
 static int collect(struct engine *e, const struct asyncore_event *events, int count, struct ready *ready)
 {
     int kept = 0;
-    if (settle(e) < 0)
+    if (engine_follow(e) < 0)
         return -1;
     for (int i = 0; i < count; i++) {
         struct entry *entry = entry_at(e, events[i].fd);
@@ -526,8 +531,10 @@ static void served(struct engine *e, struct ready *ready, int count)
 static int serve_bad(struct engine *e)
 {
     struct ready bad[64];
-    int count = 0, result = settle(e);
-    for (int i = 0; i < e->count && count < 64 && result == 0; i++)
+    int count = 0, result = 0;
+    if (engine_follow(e) < 0)
+        return -1;
+    for (int i = 0; i < e->count && count < 64; i++)
         if (e->all[i]->flags & ENTRY_BAD) {
             bad[count++] = (struct ready){.obj = e->all[i]->obj, .order = e->all[i]->order, .fd = e->all[i]->fd};
             Py_INCREF(e->all[i]->obj);

@@ -65,6 +65,12 @@ struct entry *entry_at(const struct engine *e, int fd)
     return fd >= 0 && fd < e->fd_room ? e->by_fd[fd] : NULL;
 }
 
+struct entry *entry_again(const struct engine *e, int fd, uint64_t serial)
+{
+    struct entry *entry = entry_at(e, fd);
+    return entry != NULL && entry->serial == serial ? entry : NULL;
+}
+
 void entry_free(struct entry *entry)
 {
     PyMem_Free(entry);
@@ -100,11 +106,10 @@ static void type_drop(struct engine *e, struct entry *entry)
     }
 }
 
-/* The engine remembers the class's version; false: it cannot be told when the class changes. */
-static bool type_use(struct engine *e, struct entry *entry, PyTypeObject *type)
+/* The engine remembers the class of that version; false: it cannot be told when the class changes. */
+static bool type_use(struct engine *e, struct entry *entry, PyTypeObject *type, unsigned version)
 {
     int at = -1;
-    unsigned version = type_version(type);
     for (int i = 0; i < ENGINE_TYPES && version != 0; i++) {
         if (e->types[i].type == type && e->types[i].version == version) {
             at = i;
@@ -407,6 +412,10 @@ static int library_map(struct asyncore_map **map, PyObject *dict)
 struct engine *engine_get(PyObject *dict)
 {
     struct engine *e = engine_find(dict);
+    if (e != NULL && e->running == 0 && e->mapping == !!PyDict_CheckExact(dict)) {
+        engine_drop(e); /* up to 3.11: of a dict that is no more */
+        e = NULL;
+    }
     if (e != NULL) {
         e->used = ++uses;
         return e;
@@ -537,6 +546,11 @@ int engine_sync(struct engine *e)
     return 0;
 }
 
+int engine_follow(struct engine *e)
+{
+    return e->mapping ? 0 : engine_sync(e);
+}
+
 void entries_check(struct engine *e, int count)
 {
     for (int i = 0; i < count && i < e->count; i++) {
@@ -617,21 +631,23 @@ static enum kind kind_of(PyObject *obj, PyObject *name)
 }
 
 /* Only a channel that tells of its changes, and of this map, need not be asked. */
-static bool tells(struct engine *e, struct entry *entry)
+static bool tells(struct engine *e, PyObject *obj, uint64_t serial)
 {
-    PyTypeObject *type = Py_TYPE(entry->obj);
+    PyTypeObject *type = Py_TYPE(obj);
     struct engine *of = NULL;
+    struct entry *entry = NULL;
     return PyType_IsSubtype(type, (PyTypeObject *)S.channel) && type->tp_setattro == channel_setattro &&
            type->tp_getattro == PyObject_GenericGetAttr && !is_data(type, S.name.connected) &&
            !is_data(type, S.name.accepting) && !is_data(type, S.name.producer_fifo) &&
-           !is_data(type, S.name._map) && !is_data(type, S.name._fileno) && entry_of(entry->obj, &of) == entry &&
-           of == e;
+           !is_data(type, S.name._map) && !is_data(type, S.name._fileno) &&
+           (entry = entry_of(obj, &of)) != NULL && of == e && entry->serial == serial;
 }
 
 static bool has_tls(PyObject *obj)
 {
     PyObject *tls = NULL;
-    if (!PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
+    if (PyDict_GetItem(S.module, S.name._special) != Py_True ||
+        !PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
         return false;
     if (lookup_attr(obj, S.name._asyncore_tls, &tls) < 0)
         PyErr_Clear();
@@ -639,20 +655,41 @@ static bool has_tls(PyObject *obj)
     return tls != NULL && tls != Py_None;
 }
 
-void entry_class(struct engine *e, struct entry *entry)
+/* To look may be to call Python, which may do anything to the entry and the class. */
+struct entry *entry_class(struct engine *e, struct entry *entry)
 {
+    PyObject *obj = entry->obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    int fd = entry->fd;
+    uint64_t serial = entry->serial;
+    enum kind read = KIND_CALL, write = KIND_CALL;
+    Py_INCREF(obj);
+    Py_INCREF(type);
     entry->flags &= (uint8_t)~ENTRY_UNCLASSED;
     entry->traits = 0;
-    type_drop(e, entry);
-    entry->read = entry->write = KIND_CALL;
-    if (tells(e, entry)) {
-        entry->read = (uint8_t)kind_of(entry->obj, S.name.readable);
-        entry->write = (uint8_t)kind_of(entry->obj, S.name.writable);
-        if (!type_use(e, entry, Py_TYPE(entry->obj)))
-            entry->read = entry->write = KIND_CALL;
+    _PyType_Lookup(type, S.name.readable); /* it has a version from now on, if it can have one */
+    unsigned version = type_version(type);
+    bool tls = has_tls(obj);
+    if (tells(e, obj, serial)) {
+        read = kind_of(obj, S.name.readable);
+        write = kind_of(obj, S.name.writable);
     }
-    entry_flag(e, entry, ENTRY_CALLED, entry->read == KIND_CALL || entry->write == KIND_CALL);
-    entry_flag(e, entry, ENTRY_FOREIGN, has_tls(entry->obj));
+    bool synced = engine_follow(e) == 0;
+    if (!synced)
+        PyErr_Clear(); /* it will be tried again */
+    entry = synced ? entry_again(e, fd, serial) : NULL;
+    if (entry != NULL) {
+        type_drop(e, entry);
+        if (Py_TYPE(obj) != type || type_version(type) != version || !type_use(e, entry, type, version))
+            read = write = KIND_CALL;
+        entry->read = (uint8_t)read;
+        entry->write = (uint8_t)write;
+        entry_flag(e, entry, ENTRY_CALLED, read == KIND_CALL || write == KIND_CALL);
+        entry_flag(e, entry, ENTRY_FOREIGN, tls);
+    }
+    Py_DECREF(type);
+    Py_DECREF(obj);
+    return entry;
 }
 
 static unsigned trait_if(int result, unsigned trait)
@@ -662,39 +699,62 @@ static unsigned trait_if(int result, unsigned trait)
     return result > 0 ? trait : 0;
 }
 
-/* Whether obj.handle_read is its class's. */
-static bool class_reads(struct used_type *type, PyObject *obj)
+/* obj.handle_read if it is its class's, which has it; or NULL. */
+static PyObject *class_reads(PyObject *obj)
 {
     PyObject *method = NULL;
     int unbound = _PyObject_GetMethod(obj, S.name.handle_read, &method);
-    type->handle_read = unbound ? method : type->handle_read;
-    Py_XDECREF(method); /* the class has it */
-    return unbound;
+    Py_XDECREF(method);
+    return unbound ? method : NULL;
 }
 
-unsigned entry_traits(struct engine *e, struct entry *entry)
+/* Whether what is known of the entry's class still holds. */
+static bool is_classed(const struct engine *e, const struct entry *entry)
 {
-    PyObject *obj = entry->obj;
-    struct used_type *type = entry->type >= 0 ? &e->types[entry->type] : NULL;
-    if (type == NULL || entry->flags & ENTRY_UNCLASSED || type_version(type->type) != type->version)
-        return 0;
-    if (entry->traits & TRAIT_KNOWN)
-        return entry->traits;
+    const struct used_type *type = entry->type >= 0 ? &e->types[entry->type] : NULL;
+    return type != NULL && !(entry->flags & ENTRY_UNCLASSED) && type_version(type->type) == type->version &&
+           Py_TYPE(entry->obj) == type->type;
+}
+
+/* The same of obj, which is looked at. */
+static unsigned traits_of(PyObject *obj, enum kind write)
+{
     bool streams = attr_true(obj, S.name.connected) > 0 && attr_true(obj, S.name.accepting) == 0 &&
                    attr_none(obj, S.name._asyncore_tls) > 0;
-    unsigned traits = TRAIT_KNOWN | trait_if(streams, TRAIT_STREAMS) |
+    unsigned traits = trait_if(streams, TRAIT_STREAMS) |
                       trait_if(is_ours(obj, S.name.handle_read_event, DISPATCHER_READ_EVENT), TRAIT_READ_EVENT) |
                       trait_if(attr_none(obj, S.name._asyncore_idle), TRAIT_NO_IDLE) |
                       trait_if(S.replacement[WITH_SEND_INITIATE] != NULL && attr_true(obj, S.name.debug) == 0 &&
                                    is_ours(obj, S.name.initiate_send, WITH_SEND_INITIATE) && nothing_queued(obj),
                                TRAIT_SHORT) |
-                      trait_if(S.replacement[CHAT_INITIATE] != NULL && entry->write == KIND_CHAT_WRITE &&
-                                   chat_is_short(obj),
-                               TRAIT_PUSH) |
-                      trait_if(class_reads(type, obj), TRAIT_READ);
+                      trait_if(S.replacement[CHAT_INITIATE] != NULL && write == KIND_CHAT_WRITE && chat_is_short(obj),
+                               TRAIT_PUSH);
     PyErr_Clear();
-    if (entry->obj == obj)
-        entry->traits = (uint8_t)traits;
+    return traits;
+}
+
+/* To look may be to call Python: what was found counts only if all stands as it did. */
+static unsigned entry_traits(struct engine *e, struct entry *entry)
+{
+    if (!is_classed(e, entry))
+        return 0;
+    if (entry->traits & TRAIT_KNOWN)
+        return entry->traits;
+    PyObject *obj = entry->obj;
+    int fd = entry->fd, at = entry->type;
+    uint64_t serial = entry->serial;
+    unsigned version = e->types[at].version;
+    unsigned traits = TRAIT_KNOWN | traits_of(obj, entry->write);
+    PyObject *method = class_reads(obj);
+    PyErr_Clear();
+    if (S.serving != obj || S.serving_engine != e || (entry = entry_again(e, fd, serial)) == NULL ||
+        entry->type != at || e->types[at].version != version || !is_classed(e, entry))
+        return 0;
+    if (method != NULL) {
+        traits |= TRAIT_READ;
+        e->types[at].handle_read = method;
+    }
+    entry->traits = (uint8_t)traits;
     return traits;
 }
 
@@ -867,28 +927,37 @@ static int wake_others(PyObject *map, PyObject *left)
     return done != NULL ? 0 : -1;
 }
 
+/* Whether the engine has what the dict has, and all keys are plain numbers: then to look one up runs no Python. */
+static bool is_known(const struct engine *e)
+{
+    return e != NULL && engine_synced(e) && e->foreign == 0;
+}
+
 static int map_put(PyObject *map, PyObject *fileno, PyObject *self)
 {
     struct engine *e = engine_find(map);
-    bool known = e != NULL && engine_synced(e);
+    bool known = is_known(e);
     struct entry *before = known ? entry_at(e, key_fd(fileno)) : NULL;
-    bool again = before != NULL && before->obj == self;
-    if (PyDict_SetItem(map, fileno, self) < 0)
-        return -1;
+    PyObject *old = before != NULL ? before->obj : NULL; /* kept, since it may do something when it goes */
+    Py_XINCREF(old);
+    int result = PyDict_SetItem(map, fileno, self);
     e = engine_find(map);
-    if (e != NULL && !known && (before = entry_at(e, key_fd(fileno))) != NULL)
+    if (result < 0 && e != NULL)
+        e->resync = true;
+    else if (!known && e != NULL && (before = entry_at(e, key_fd(fileno))) != NULL) {
         entry_renew(e, before, self); /* or it would pass for what was there, if that had its address */
-    if (e == NULL || !known)
-        return 0;
+        e->resync = true;
+    } else if (known && result == 0) {
 #if DICT_WATCHERS
-    if (again && (before = entry_at(e, key_fd(fileno))) != NULL)
-        entry_renew(e, before, self); /* the dict did not change, but the descriptor may be another file's */
+        if (old == self)
+            entry_renew(e, before, self); /* the dict did not change, but the descriptor may be another file's */
 #else
-    (void)again;
-    engine_put(e, fileno, self);
-    e->tag = dict_tag(map);
+        engine_put(e, fileno, self);
+        e->tag = dict_tag(map);
 #endif
-    return 0;
+    }
+    Py_XDECREF(old);
+    return result;
 }
 
 PyObject *dispatcher_add_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
@@ -915,16 +984,19 @@ PyObject *dispatcher_add_channel(PyObject *self, PyObject *const *args, Py_ssize
 static int map_take(PyObject *map, PyObject *fileno)
 {
     struct engine *e = engine_find(map);
-    bool known = e != NULL && engine_synced(e);
+    bool known = is_known(e);
+    struct entry *entry = known ? entry_at(e, key_fd(fileno)) : NULL;
+    PyObject *old = entry != NULL ? entry->obj : NULL;
+    Py_XINCREF(old);
     int result = PyDict_DelItem(map, fileno);
-    e = result == 0 && known ? engine_find(map) : NULL;
-    if (e == NULL)
-        return result;
+    if (known && result == 0) {
 #if !DICT_WATCHERS
-    engine_take(e, fileno);
-    e->tag = dict_tag(map);
+        engine_take(e, fileno);
+        e->tag = dict_tag(map);
 #endif
-    engine_idle(e);
+        engine_idle(e);
+    }
+    Py_XDECREF(old);
     return result;
 }
 
