@@ -423,6 +423,8 @@ static int module_exec(PyObject *module)
 }
 
 static PyMethodDef module_methods[] = {
+    {"counts", engine_counts, METH_NOARGS,
+     "counts($module, /)\n--\n\nFor tests: how many engines and entries there are, and how often channels were asked."},
     {"install", install, METH_O, "install($module, globals, /)\n--\n\nPuts C into asyncore, whose globals these are."},
     {"install_chat", install_chat, METH_O, "install_chat($module, globals, /)\n--\n\nPuts C into asynchat."},
     {"wake", loop_wake, METH_O, "wake($module, map, /)\n--\n\nA wait of the C loop for the map ends."},

@@ -101,6 +101,7 @@ struct state {
     PyObject *gone;   /* mapping_gone */
     int watcher;      /* of dicts, from 3.12; or -1 */
     unsigned bulk;    /* recv: how many long reads to expect */
+    long asked;       /* how often a channel was asked what it wants */
     PyObject *serving; /* borrowed: the channel whose handler a loop called last, in that engine; or NULL */
     struct engine *serving_engine;
     int serving_fd;
@@ -207,6 +208,7 @@ struct engine *engine_find(PyObject *dict);
 struct engine *engine_get(PyObject *dict); /* made if there is none; NULL with an exception */
 PyObject *engine_name(PyObject *module, PyObject *dict);
 PyObject *engine_forget(PyObject *module, PyObject *dict);
+PyObject *engine_counts(PyObject *module, PyObject *unused);
 void engine_idle(struct engine *e);        /* a loop ended, or the map changed: goes if it is empty */
 int engine_sync(struct engine *e);         /* follows what was done to the dict unnoticed */
 bool engine_synced(const struct engine *e);

@@ -132,6 +132,7 @@ int ask(struct engine *e, struct entry *entry)
     PyObject *obj = entry->obj;
     int fd = entry->fd;
     uint64_t serial = entry->serial;
+    S.asked++;
     Py_INCREF(obj);
     int mask = interest(obj, entry->read, entry->write, e);
     entry = entry_again(e, fd, serial);

@@ -23,6 +23,7 @@
 
 static struct engine *buckets[BUCKETS], *last_found;
 static int engine_count;
+static long entry_count; /* of all engines */
 static uint64_t uses;
 
 static struct engine **bucket_of(PyObject *dict)
@@ -73,6 +74,7 @@ struct entry *entry_again(const struct engine *e, int fd, uint64_t serial)
 
 void entry_free(struct entry *entry)
 {
+    entry_count--;
     PyMem_Free(entry);
 }
 
@@ -248,6 +250,7 @@ static void engine_put(struct engine *e, PyObject *key, PyObject *obj)
             e->resync = true; /* tried again before the next wait, which fails then */
             return;
         }
+        entry_count++;
         entry->fd = fd;
         entry->type = -1;
         entry->index = e->count;
@@ -448,6 +451,13 @@ struct engine *engine_get(PyObject *dict)
     }
 #endif
     return e;
+}
+
+PyObject *engine_counts(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return Py_BuildValue("ill", engine_count, entry_count, S.asked);
 }
 
 void engine_idle(struct engine *e)
