@@ -130,7 +130,11 @@ static int handled(PyObject *callable, PyObject *arg, PyObject *name)
         PyException_SetTraceback(value, traceback);
     PyErr_GetExcInfo(&old_type, &old_value, &old_traceback);
     PyErr_SetExcInfo(type, value, traceback);
-    result = callable == NULL ? call0(arg, name) : PyObject_CallFunctionObjArgs(callable, arg, NULL);
+    result = NULL;
+    if (!Py_EnterRecursiveCall(" in a handler of asyncore")) {
+        result = callable == NULL ? call0(arg, name) : PyObject_CallFunctionObjArgs(callable, arg, NULL);
+        Py_LeaveRecursiveCall();
+    }
     PyErr_SetExcInfo(old_type, old_value, old_traceback);
     Py_XDECREF(result);
     return result != NULL ? 0 : -1;

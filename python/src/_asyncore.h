@@ -205,7 +205,8 @@ struct engine {
 };
 
 struct engine *engine_find(PyObject *dict);
-struct engine *engine_get(PyObject *dict); /* made if there is none; NULL with an exception */
+/* Made if there is none. NULL with an exception, or without one where no descriptor is left: the map is Python's. */
+struct engine *engine_get(PyObject *dict);
 PyObject *engine_name(PyObject *module, PyObject *dict);
 PyObject *engine_forget(PyObject *module, PyObject *dict);
 PyObject *engine_counts(PyObject *module, PyObject *unused);

@@ -116,9 +116,10 @@ static PyObject *recv_long(int fd, Py_ssize_t size, const char *begun, ssize_t l
     return data;
 }
 
-/* NULL without an exception: *result is 0 for the end, or the negated errno. What follows the first bytes may be the
+/* Not inlined: its buffer is not to lie on the stack while handlers run, which may call recv again.
+ * NULL without an exception: *result is 0 for the end, or the negated errno. What follows the first bytes may be the
  * end or an error: that is the next call's. */
-static PyObject *recv_some(int fd, Py_ssize_t size, ssize_t *result)
+__attribute__((noinline)) static PyObject *recv_some(int fd, Py_ssize_t size, ssize_t *result)
 {
     char small[SMALL];
     if (size > SMALL && S.bulk != 0)

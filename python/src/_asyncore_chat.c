@@ -83,12 +83,15 @@ static int cut(PyObject *self, Py_ssize_t count)
     if (lookup_attr(self, S.name._asyncore_in, &held) < 0)
         return -1;
     if (held != NULL && PyList_CheckExact(held) && PyList_GET_SIZE(held) == 2) {
-        number = PyLong_FromSsize_t(PyLong_AsSsize_t(PyList_GET_ITEM(held, 1)) + count);
+        Py_ssize_t at = PyLong_AsSsize_t(PyList_GET_ITEM(held, 1));
+        number = at < 0 || at > PY_SSIZE_T_MAX - count ? NULL : PyLong_FromSsize_t(at + count);
         result = number != NULL ? PyList_SetItem(held, 1, number) : -1;
     } else if (held != NULL && PyTuple_CheckExact(held) && PyTuple_GET_SIZE(held) == 2) {
         Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(held, 1));
-        result = at == -1 && PyErr_Occurred() ? -1 : hold_input(self, PyTuple_GET_ITEM(held, 0), at + count);
+        result = at < 0 || at > PY_SSIZE_T_MAX - count ? -1 : hold_input(self, PyTuple_GET_ITEM(held, 0), at + count);
     } else
+        result = -1;
+    if (result < 0 && !PyErr_Occurred())
         PyErr_SetString(PyExc_TypeError, "_asyncore_in is asynchat's own");
     Py_XDECREF(held);
     return result;
@@ -112,11 +115,8 @@ static int collect(PyObject *self, PyObject *data, Py_ssize_t at, Py_ssize_t siz
 }
 
 /* A terminator that is a number. */
-static int dispatch_length(PyObject *self, PyObject *terminator, PyObject *data, Py_ssize_t at, Py_ssize_t size)
+static int dispatch_length(PyObject *self, Py_ssize_t length, PyObject *data, Py_ssize_t at, Py_ssize_t size)
 {
-    Py_ssize_t length = PyLong_AsSsize_t(terminator);
-    if (length == -1 && PyErr_Occurred())
-        return -1;
     bool whole = size >= length;
     if (collect(self, data, at, whole ? length : size, whole ? length : size) < 0)
         return -1;
@@ -150,6 +150,14 @@ static int dispatch_bytes(PyObject *self, PyObject *terminator, PyObject *data, 
     return keep == 0;
 }
 
+/* A terminator that is a number of bytes; -1: it is none, or one that Python knows what to do with. */
+static Py_ssize_t length_of(PyObject *terminator)
+{
+    Py_ssize_t length = PyLong_Check(terminator) ? PyLong_AsSsize_t(terminator) : -1;
+    PyErr_Clear();
+    return length;
+}
+
 static PyObject *terminator_of(PyObject *self)
 {
     if (_PyType_Lookup(Py_TYPE(self), S.name.get_terminator) == S.get_terminator)
@@ -176,8 +184,8 @@ static int dispatch(PyObject *self)
         result = is;
     else if (is <= 0)
         result = is < 0 || collect(self, data, at, size, size) < 0 ? -1 : 1;
-    else if (PyLong_Check(terminator))
-        result = dispatch_length(self, terminator, data, at, size);
+    else if (length_of(terminator) >= 0)
+        result = dispatch_length(self, length_of(terminator), data, at, size);
     else if (PyBytes_Check(terminator))
         result = dispatch_bytes(self, terminator, data, at, size);
     else {

@@ -24,19 +24,26 @@
 #define ASKS         64   /* channels that are asked in a turn though nothing is known to have changed, */
 #define ASK_PERIOD   10000000 /* unless the last turn that did so is no longer ago, in ns */
 
-struct loop {
-    PyObject *map;
-    PyObject *serving, *timers, *calls; /* of asyncore._serving: the last two are a list and a deque */
-    struct engine *engine;
-    bool by_select;
-    double timeout; /* seconds, negative: no bound */
-};
-
 struct ready {
     PyObject *obj; /* owned */
     uint64_t order;
     int fd;
     uint32_t events;
+};
+
+/* A turn's. Not on the stack: a handler may loop in its turn, as deep as Python allows. */
+struct room {
+    struct asyncore_event events[BATCH];
+    struct ready ready[BATCH];
+};
+
+struct loop {
+    PyObject *map;
+    PyObject *serving, *timers, *calls; /* of asyncore._serving: the last two are a list and a deque */
+    struct engine *engine;
+    struct room *room;
+    bool by_select;
+    double timeout; /* seconds, negative: no bound */
 };
 
 /* The truth of the map; -1 with an exception. */
@@ -124,6 +131,10 @@ static int want(struct engine *e, struct entry *entry, unsigned mask)
     }
     if (result == -ECHILD)
         return engine_restart(e); /* all entries are dirty again */
+    if (result == -EMFILE) {
+        PyErr_SetString(PyExc_ValueError, "filedescriptor out of range in select()");
+        return -1;
+    }
     return result < 0 ? library_error(result) : 0;
 }
 
@@ -586,8 +597,8 @@ static int turn_waits(struct loop *loop, struct asyncore_event *events)
 
 static int turn(struct loop *loop)
 {
-    struct asyncore_event events[BATCH];
-    struct ready ready[BATCH];
+    struct asyncore_event *events = loop->room->events;
+    struct ready *ready = loop->room->ready;
     struct engine *e = loop->engine;
     if (e->by_select != loop->by_select) {
         e->by_select = loop->by_select;
@@ -671,22 +682,49 @@ static void engine_leave(struct engine *e, unsigned long thread)
     engine_idle(e);
 }
 
-static PyObject *serve(struct loop *loop, double count, bool bounded)
+static struct room *spare_room;
+
+static int room_open(struct loop *loop)
 {
-    struct engine *e = loop->engine = engine_get(loop->map);
-    if (e == NULL)
-        return NULL;
+    loop->room = spare_room != NULL ? spare_room : PyMem_Malloc(sizeof *loop->room);
+    spare_room = NULL;
+    if (loop->room == NULL)
+        PyErr_NoMemory();
+    return loop->room != NULL ? 0 : -1;
+}
+
+static void room_close(struct loop *loop)
+{
+    PyMem_Free(spare_room);
+    spare_room = loop->room;
+}
+
+static int serve_in(struct loop *loop, double count, bool bounded)
+{
+    struct engine *e = loop->engine;
     unsigned long thread = e->thread;
     e->running++;
     e->thread = PyThread_get_thread_ident();
-    Py_INCREF(loop->map);
-    int result = serving_open(loop) < 0 ? -1 : turns(loop, count, bounded);
+    int result = room_open(loop) < 0 || serving_open(loop) < 0 ? -1 : turns(loop, count, bounded);
     serving_close(loop);
+    room_close(loop);
     engine_leave(e, thread);
-    Py_DECREF(loop->map);
-    if (result < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return result;
+}
+
+/* 1: it was done; 0: it is for Python; -1 with an exception. */
+static int serve(struct loop *loop, double count, bool bounded)
+{
+    struct engine *e = loop->engine = engine_get(loop->map);
+    if (e == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    if (e->running != 0 && e->thread != PyThread_get_thread_ident())
+        return 0;
+    if (Py_EnterRecursiveCall(" in a loop of asyncore"))
+        return -1;
+    int result = serve_in(loop, count, bounded);
+    Py_LeaveRecursiveCall();
+    return result < 0 ? -1 : 1;
 }
 
 /* -- The functions -- */
@@ -718,11 +756,13 @@ static bool is_bridged(PyObject *map)
     return bridged;
 }
 
-/* Whether this is for C. */
+/* Whether this is for C. The map is held from then on. */
 static bool loop_fill(struct loop *loop, PyObject *timeout, PyObject *map, bool by_select)
 {
     if (map == NULL || map == Py_None)
         map = PyDict_GetItem(S.module, S.name.socket_map);
+    loop->map = map;
+    Py_XINCREF(map);
     if (map == NULL || !mapping_usable(map) || is_bridged(map) || !is_plain(S.name.select, S.name.select, S.plain_select) ||
         !is_plain(S.name.select, S.name.poll, S.plain_poll) || !is_plain(S.name.time, S.name.sleep, S.plain_sleep))
         return false;
@@ -735,10 +775,19 @@ static bool loop_fill(struct loop *loop, PyObject *timeout, PyObject *map, bool 
             return false;
     } else
         return false;
-    loop->map = map;
     loop->by_select = by_select;
-    struct engine *e = engine_find(map);
-    return e == NULL || e->running == 0 || e->thread == PyThread_get_thread_ident();
+    return true;
+}
+
+/* What was `done` by serve(), or by the original. */
+static PyObject *loop_end(struct loop *loop, int done, PyObject *original, PyObject *args, PyObject *keywords)
+{
+    Py_XDECREF(loop->map);
+    if (done < 0)
+        return NULL;
+    if (done == 0)
+        return PyObject_Call(original, args, keywords);
+    Py_RETURN_NONE;
 }
 
 PyObject *loop_loop(PyObject *module, PyObject *args, PyObject *keywords)
@@ -755,17 +804,19 @@ PyObject *loop_loop(PyObject *module, PyObject *args, PyObject *keywords)
         Py_XDECREF(half_minute);
         return NULL;
     }
-    bool bounded = count != Py_None, ours = loop_fill(&loop, timeout != NULL ? timeout : half_minute, map, !polls);
+    bool bounded = count != Py_None, ours = loop_fill(&loop, timeout != NULL ? timeout : half_minute, map, !polls) &&
+                                            PyDict_GetItem(S.module, S.name.poll) == S.c_poll &&
+                                            PyDict_GetItemString(S.module, "poll2") == S.c_poll2;
     Py_DECREF(half_minute);
-    if (!ours || (bounded && !PyFloat_Check(count) && !PyLong_Check(count)) ||
-        PyDict_GetItem(S.module, S.name.poll) != S.c_poll || PyDict_GetItemString(S.module, "poll2") != S.c_poll2)
-        return PyObject_Call(S.loop, args, keywords);
-    double left = bounded ? PyFloat_AsDouble(count) : 0;
-    if (PyErr_Occurred()) { /* an enormous one */
+    double left = 0;
+    if (bounded && ours) {
+        ours = PyFloat_CheckExact(count) || PyLong_CheckExact(count);
+        left = ours ? PyFloat_AsDouble(count) : 0;
+        if (PyErr_Occurred()) /* an enormous one */
+            ours = false;
         PyErr_Clear();
-        left = HUGE_VAL;
     }
-    return serve(&loop, left, bounded);
+    return loop_end(&loop, ours ? serve(&loop, left, bounded) : 0, S.loop, args, keywords);
 }
 
 static PyObject *poll_once(PyObject *args, PyObject *keywords, bool by_select)
@@ -781,11 +832,9 @@ static PyObject *poll_once(PyObject *args, PyObject *keywords, bool by_select)
     bool ours = loop_fill(&loop, timeout != NULL ? timeout : zero, map, by_select);
     Py_DECREF(zero);
     int filled = ours ? has_channels(loop.map) : 0;
-    if (filled < 0)
-        return NULL;
-    if (!filled)
-        return PyObject_Call(by_select ? S.poll : S.poll2, args, keywords);
-    return serve(&loop, 1, true);
+    if (filled > 0)
+        filled = serve(&loop, 1, true);
+    return loop_end(&loop, filled, by_select ? S.poll : S.poll2, args, keywords);
 }
 
 PyObject *loop_poll(PyObject *module, PyObject *args, PyObject *keywords)

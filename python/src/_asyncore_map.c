@@ -352,8 +352,6 @@ int library_error(int error)
 {
     if (error == -ENOMEM)
         PyErr_NoMemory();
-    else if (error == -EMFILE)
-        PyErr_SetString(PyExc_ValueError, "filedescriptor out of range in select()");
     else {
         errno = -error;
         PyErr_SetFromErrno(PyExc_OSError);
@@ -412,19 +410,9 @@ static int library_map(struct asyncore_map **map, PyObject *dict)
     return result;
 }
 
-struct engine *engine_get(PyObject *dict)
+static struct engine *engine_new(PyObject *dict)
 {
-    struct engine *e = engine_find(dict);
-    if (e != NULL && e->running == 0 && e->mapping == !!PyDict_CheckExact(dict)) {
-        engine_drop(e); /* up to 3.11: of a dict that is no more */
-        e = NULL;
-    }
-    if (e != NULL) {
-        e->used = ++uses;
-        return e;
-    }
-    engines_bound();
-    e = PyMem_Calloc(1, sizeof *e);
+    struct engine *e = PyMem_Calloc(1, sizeof *e);
     if (e == NULL)
         return (struct engine *)PyErr_NoMemory();
     int result = library_map(&e->map, dict);
@@ -432,7 +420,7 @@ struct engine *engine_get(PyObject *dict)
         PyMem_Free(e);
         if (result == -EINVAL)
             PyErr_Format(PyExc_ValueError, "ASYNCORE_ENGINE: no such engine: %s", getenv("ASYNCORE_ENGINE"));
-        else
+        else if (result != -EMFILE && result != -ENFILE) /* without an engine the map is Python's */
             library_error(result);
         return NULL;
     }
@@ -450,6 +438,25 @@ struct engine *engine_get(PyObject *dict)
         return NULL;
     }
 #endif
+    return e;
+}
+
+/* To drop others may be to call Python: this map's is looked for afterwards. */
+struct engine *engine_get(PyObject *dict)
+{
+    struct engine *e = engine_find(dict);
+    if (e != NULL && e->running == 0 && e->mapping == !!PyDict_CheckExact(dict)) {
+        engine_drop(e); /* up to 3.11: of a dict that is no more */
+        e = engine_find(dict);
+    }
+    if (e == NULL) {
+        engines_bound();
+        e = engine_find(dict);
+    }
+    if (e == NULL)
+        e = engine_new(dict);
+    if (e != NULL)
+        e->used = ++uses;
     return e;
 }
 
@@ -492,16 +499,20 @@ PyObject *engine_forget(PyObject *module, PyObject *dict)
 
 int engine_restart(struct engine *e)
 {
+    struct asyncore_map *map;
+    int result = library_map(&map, e->dict);
+    if (result < 0)
+        return library_error(result); /* and is tried again */
     asyncore_after_fork(e->map); /* a failure is that of descriptors which are closed: nothing is kept of it */
     asyncore_map_free(e->map);
+    e->map = map;
     for (int i = 0; i < e->count; i++) {
         struct entry *entry = e->all[i];
         entry->flags &= (uint8_t)~ENTRY_ADDED;
         entry_unwatch(e, entry);
         entry_dirty(e, entry);
     }
-    int result = library_map(&e->map, e->dict);
-    return result < 0 ? library_error(result) : 0;
+    return 0;
 }
 
 /* An item of the map: an entry that it still has keeps its watch. 0, or -1 without memory. */
@@ -854,6 +865,8 @@ enum change {
 
 static enum change change_of(PyObject *name)
 {
+    if (!PyUnicode_Check(name) || !PyUnicode_CHECK_INTERNED(name))
+        return CHANGE_PLACE; /* it may be any of them */
     if (name == S.name.connected || name == S.name.accepting || name == S.name.out_buffer ||
         name == S.name.producer_fifo || name == S.name._asyncore_resting || name == S.name._asyncore_stopped)
         return CHANGE_STATE;

@@ -226,6 +226,8 @@ def _dispatch(chat):
     if not terminator:
         _collect(chat, data, at, size, size)
     elif isinstance(terminator, int):
+        if terminator < 0:
+            terminator = max(0, size + terminator)  # all but so many, once, as slices count
         if size < terminator:
             _collect(chat, data, at, size, size)
             chat.terminator -= size
