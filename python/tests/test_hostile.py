@@ -74,7 +74,7 @@ def turn(map=None, count=1, use_poll=False):
 
 class Case(unittest.TestCase):
     def lives(self, code, **environment):
-        environment = dict(os.environ, PYTHONMALLOC="debug", **environment)
+        environment = dict({"PYTHONMALLOC": "debug"}, **dict(os.environ, **environment))
         status, output = run(PRELUDE + textwrap.dedent(code) + "\nprint('alive')\n", env=environment)
         self.assertEqual((status, output.split()[-1:]), (0, ["alive"]), output)
         return output
