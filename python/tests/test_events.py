@@ -484,8 +484,10 @@ assert len(closed) == 4 and list(map.values()) == channels[4:], (closed, map)
                 with socket.create_connection(listener.socket.getsockname()):
                     before = time.monotonic()
                     asyncore.loop(0.02, use_poll, self.map, 4)  # the first turn accepts, and the others wait
-                    self.assertEqual(listener.calls, ["accept", "warning"])
-                    self.until(lambda: listener.calls.count("accept") == 2)
+                    calls = list(listener.calls)
+                    if time.monotonic() - before < 0.1:  # else this process was kept waiting, and it may have had enough
+                        self.assertEqual(calls, ["accept", "warning"])
+                    self.until(lambda: listener.calls.count("accept") >= 2)
                     self.assertGreaterEqual(time.monotonic() - before, 0.1)
                     self.assertTrue(listener.accepting)
                 listener.close()

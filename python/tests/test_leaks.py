@@ -221,9 +221,10 @@ class Leaks(Case):
         if COUNT >= 10000:
             print("%d connections: %s, %s, engines and entries %s" % (COUNT, told, grown or "no objects",
                                                                       after["engines, entries"]))
-        self.assertEqual((list(Kept.alive), grown, after["descriptors"] - before["descriptors"]), ([], {}, 0))
+        self.assertEqual((list(Kept.alive), grown), ([], {}))
+        self.assertLessEqual(told["descriptors"], 0)  # fewer when engines that earlier tests left were dropped
         self.assertEqual(after["engines, entries"], before["engines, entries"])
-        self.assertLess(told["memory"], 20000)
+        self.assertLess(told["memory"], 40000)  # bytes, whatever COUNT is
         self.assertLess(told["blocks"], COUNT // 20)
 
 
