@@ -1,7 +1,8 @@
 # The front door. CMakeLists.txt is the build; this starts it, with what it needs installed where a target says so.
 
 .DEFAULT_GOAL := all
-.PHONY: all deps test coverage sim sim-proof torture demo bench bench-forward fuzz python install clean check-style help
+.PHONY: all deps test coverage sim sim-proof torture demo bench bench-forward bench-python fuzz python install clean \
+	check-style help
 
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
@@ -97,6 +98,14 @@ bench-forward:
 	$(COMPILE) --target bench_forward
 	@BIN="$(CURDIR)/$(BUILD)/bin" $(ALONE) bench/forward $(BENCH)
 
+# On Debian's Python, unless another is given. A peer that cannot be installed is left out.
+bench-python:
+	@tools/deps.sh build
+	@tools/deps.sh bench-python || true
+	$(CONFIGURE) -DBUILD_TESTING=OFF
+	$(COMPILE) --target bench_python
+	@BIN="$(CURDIR)/$(BUILD)/bin" PYTHON="$(if $(filter file,$(origin PYTHON)),,$(PYTHON))" $(ALONE) bench/python $(BENCH)
+
 # A build of its own, by clang. The tests replay what is kept without it.
 fuzz: BUILD := build-fuzz
 fuzz: OPTIONS := -DCMAKE_C_COMPILER=$(or $(CLANG),clang) -DASYNCORE_FUZZ=ON -DASYNCORE_SANITIZE=address$(comma)undefined
@@ -137,6 +146,7 @@ help:
 	@echo "make torture           every system call and allocation of these programs made to fail once"
 	@echo "make bench             measures (BENCH='--quick': bench/run's options)"
 	@echo "make bench-forward     installs other forwarders and measures portforward beside them (BENCH='--quick')"
+	@echo "make bench-python      measures the Python package beside the standard library's, uvloop and asyncio"
 	@echo "make fuzz SECONDS=60   fuzzes each target of fuzz/ for so long (TARGET=name: that one; SEED=1: the same again)"
 	@echo "make python PYTHON=python3.12           the Python package, into build/python-3.12, to be put on PYTHONPATH"
 	@echo "make install PREFIX=/usr/local          DESTDIR is put before it, if set"

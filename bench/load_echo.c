@@ -1,7 +1,10 @@
 /* load_echo: a closed-loop load for an echo server. Each of the busy connections sends a message and, when all of it
  * came back, the next one; idle connections are opened and stay silent. Every byte that comes back is compared.
  *
- *   load_echo PORT CONNECTIONS SIZE SECONDS [IDLE]
+ *   load_echo PORT CONNECTIONS SIZE SECONDS [IDLE [lines]]
+ *
+ * With "lines", for servers that answer a line with itself, each message is one: its last byte is a newline, and no
+ * other.
  *
  * It speaks in lines, so that several loads can be started at once and a server's CPU time be read at the right
  * moments: "ready" when every connection is open and warm; a line on stdin starts the measuring; the result is printed
@@ -34,11 +37,12 @@ static struct {
     unsigned port;
     size_t connections, size, idle;
     double seconds;
+    bool lines;
 } options;
 
 static struct connection *busy;
 static int *idle;
-static unsigned char *pattern;
+static unsigned char *pattern; /* with lines: PERIOD messages, one after the other */
 static int epoll;
 static uint64_t deadline; /* no message is begun after it, ns */
 static uint64_t messages;
@@ -47,20 +51,35 @@ static uint32_t histogram[SLOWEST + 1];
 
 static void parse(int argc, char **argv)
 {
-    if (argc < 5 || argc > 6) {
-        fputs("load_echo: usage: load_echo PORT CONNECTIONS SIZE SECONDS [IDLE]\n", stderr);
+    if (argc < 5 || argc > 7 || (argc == 7 && strcmp(argv[6], "lines") != 0)) {
+        fputs("load_echo: usage: load_echo PORT CONNECTIONS SIZE SECONDS [IDLE [lines]]\n", stderr);
         exit(2);
     }
     options.port = (unsigned)number(argv[1], "port", 65535);
     options.connections = (size_t)number(argv[2], "number of connections", 100000);
     options.size = (size_t)number(argv[3], "message size", 1 << 30);
     options.seconds = number(argv[4], "time", 86400);
-    options.idle = argc == 6 ? (size_t)number(argv[5], "number of connections", 100000) : 0;
+    options.idle = argc > 5 ? (size_t)number(argv[5], "number of connections", 100000) : 0;
+    options.lines = argc > 6;
     if (options.connections == 0 || options.size == 0)
         fail("nothing to do", "no connection, or empty messages");
 }
 
 /* -- Connections -------------------------------------------------------------------------------------------------- */
+
+static unsigned char *lines_new(size_t size)
+{
+    unsigned char *lines = pattern_new(size * PERIOD);
+
+    for (size_t k = 0; k < PERIOD; k++) {
+        for (size_t i = 0; i < size; i++) {
+            unsigned char c = (unsigned char)((k + i) % PERIOD);
+            lines[k * size + i] = c == '\n' ? ' ' : c;
+        }
+        lines[k * size + size - 1] = '\n';
+    }
+    return lines;
+}
 
 static void open_connections(void)
 {
@@ -68,7 +87,7 @@ static void open_connections(void)
 
     busy = calloc(options.connections, sizeof *busy);
     idle = calloc(options.idle + 1, sizeof *idle);
-    pattern = pattern_new(options.size + PERIOD);
+    pattern = options.lines ? lines_new(options.size) : pattern_new(options.size + PERIOD);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!busy || !idle || epoll < 0)
         fail("cannot start", strerror(errno));
@@ -95,10 +114,10 @@ static void check_idle(void)
 
 /* -- Messages ----------------------------------------------------------------------------------------------------- */
 
-/* Message k starts k bytes into the pattern: an old echo is not taken for a new one. */
+/* Message k starts k bytes into the pattern, or is its k-th line: an old echo is not taken for a new one. */
 static const unsigned char *content(const struct connection *c)
 {
-    return pattern + c->message % PERIOD;
+    return pattern + c->message % PERIOD * (options.lines ? options.size : 1);
 }
 
 static void send_more(struct connection *c)

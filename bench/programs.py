@@ -125,9 +125,12 @@ class Program:
         return run_time(self.process.pid)
 
     def peak_memory(self):
+        return self.memory("VmHWM")
+
+    def memory(self, what="VmRSS"):
         """Bytes."""
         with open(f"/proc/{self.process.pid}/status") as file:
-            match = re.search(r"VmHWM:\s*(\d+) kB", file.read())
+            match = re.search(what + r":\s*(\d+) kB", file.read())
         if not match:
             raise Failure(f"{self.name}: gone")
         return int(match[1]) * 1024

@@ -2,7 +2,7 @@
 # Installs what is missing of what a target needs, with apt-get. Silent when nothing is missing. Elsewhere than on
 # Debian and its kin it names what is missing and goes on: the build says what it cannot do without.
 #
-#   tools/deps.sh build|test|coverage|fuzz|valgrind|bench-forward...
+#   tools/deps.sh build|test|coverage|fuzz|valgrind|bench-forward|bench-python...
 set -eu
 
 missing=""
@@ -53,6 +53,12 @@ for what in "$@"; do
         need libnginx-mod-stream test -e /usr/lib/nginx/modules/ngx_stream_module.so
         need socat command -v socat
         need redir command -v redir
+        ;;
+    bench-python) # Debian's own Python is what is measured, unless another is asked for
+        need python3 test -e /usr/bin/python3
+        need python3-dev sh -c "ls /usr/include/python3*/Python.h"
+        need python3-uvloop /usr/bin/python3 -c "import uvloop"
+        need "valgrind libc6-dbg" command -v valgrind
         ;;
     *)
         echo "deps.sh: unknown set of packages: $what" >&2
