@@ -1,14 +1,17 @@
 """bench/python, quickly, with the modules in Python alone, which need no compiler; and what is made of its results."""
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 import xml.etree.ElementTree as ET
 
-from support import DEADLINE, ROOT, ProgramTest
+from support import DEADLINE, ROOT, ProgramTest, binary
 
 BENCH = os.path.join(ROOT, "bench", "python")
 FIGURES = os.path.join(ROOT, "bench", "figures.py")
@@ -85,6 +88,60 @@ class BenchPython(ProgramTest):
         code, _, out, errors = self.bench("--python", "/nowhere/python3")
         self.assertEqual((code, out), (1, ""))
         self.assert_one_line(errors, "bench/python: ", "/nowhere/python3", "No such file")
+
+
+class Loads(unittest.TestCase):
+    """A server that is wrong is noticed."""
+
+    def run_load(self, serve, load, *args):
+        """The exit status of a load that one connection of serve(socket) answers."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            def accept():
+                with listener.accept()[0] as client, contextlib.suppress(ConnectionResetError):
+                    serve(client)
+            thread = threading.Thread(target=accept, daemon=True)
+            thread.start()
+            done = subprocess.run([binary(load), str(listener.getsockname()[1]), *args], input=b"\n", timeout=DEADLINE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            thread.join(DEADLINE)
+        return done.returncode, done.stdout.decode().split(), done.stderr.decode()
+
+    def lines(self, answer):
+        """load_lines with a server that answers answer(lines)."""
+        def serve(client):
+            with client.makefile("rb") as file:
+                self.received = file.readlines()
+            client.sendall(answer(self.received))
+        return self.run_load(serve, "load_lines", "0.001")
+
+    def test_lines_are_numbers_in_order_and_right_answers_are_taken(self):
+        code, out, errors = self.lines(lambda lines: b"%d %s" % (len(lines), lines[-1]))
+        self.assertEqual((code, errors, out), (0, "", ["ready", "lines", str(len(self.received))]))
+        self.assertEqual(self.received, [b"%063d\n" % number for number in range(len(self.received))])
+
+    def test_a_line_too_few_another_last_line_and_no_answer_are_losses(self):
+        for answer in (lambda lines: b"%d %s" % (len(lines) - 1, lines[-1]),
+                       lambda lines: b"%d %s" % (len(lines), lines[-2]), lambda lines: b""):
+            code, _, errors = self.lines(answer)
+            self.assertEqual((code, errors), (3, "load_lines: the answer: not the lines that were sent\n"))
+
+    def replies(self, reply):
+        def serve(client):
+            with client.makefile("rb") as file:
+                for line in file:
+                    self.sizes.add(len(line))
+                    client.sendall(reply(line))
+        self.sizes = set()
+        return self.run_load(serve, "load_echo", "1", "64", "0.05", "0", "lines")
+
+    def test_messages_that_are_lines_have_one_newline_and_it_ends_them(self):
+        code, out, errors = self.replies(lambda line: line)
+        self.assertEqual((code, errors, self.sizes), (0, "", {64}))
+        self.assertGreater(int(out[out.index("messages") + 1]), 0)
+
+    def test_a_reply_that_differs_in_a_byte_is_a_loss(self):
+        code, _, errors = self.replies(lambda line: line[:-1] + b"\r")
+        self.assertEqual((code, errors), (3, "load_echo: echo: what came back is not what was sent\n"))
 
 
 class Figures(unittest.TestCase):
