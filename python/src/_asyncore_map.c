@@ -441,6 +441,13 @@ static struct engine *engine_new(PyObject *dict)
     return e;
 }
 
+PyObject *engine_counts(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return Py_BuildValue("ill", engine_count, entry_count, S.asked);
+}
+
 /* To drop others may be to call Python: this map's is looked for afterwards. */
 struct engine *engine_get(PyObject *dict)
 {
@@ -460,13 +467,6 @@ struct engine *engine_get(PyObject *dict)
     return e;
 }
 
-PyObject *engine_counts(PyObject *self, PyObject *unused)
-{
-    (void)self;
-    (void)unused;
-    return Py_BuildValue("ill", engine_count, entry_count, S.asked);
-}
-
 void engine_idle(struct engine *e)
 {
     if (e->running == 0 && (e->mapping ? e->weak == NULL || e->count == 0 : PyDict_GET_SIZE(e->dict) == 0))
@@ -480,7 +480,7 @@ PyObject *engine_name(PyObject *module, PyObject *dict)
         return PyUnicode_FromString("python");
     struct engine *e = engine_get(dict);
     if (e == NULL)
-        return NULL;
+        return PyErr_Occurred() ? NULL : PyUnicode_FromString("python");
     if (asyncore_map_engine(e->map) == NULL && engine_restart(e) < 0) /* a child of fork() */
         return NULL;
     PyObject *name = PyUnicode_FromString(asyncore_map_engine(e->map));
