@@ -2,8 +2,8 @@
  *
  * The classes are those of the Python modules. install() puts C methods into them, and keeps the Python ones: a C method
  * does what is usual in a short way and hands everything else, TLS and odd arguments included, to the original, so that
- * there is one text of the rules. The only type of its own is `channel`, the base of dispatcher: an object without
- * state whose tp_setattro sees which attributes change.
+ * there is one text of the rules. The types of its own are `channel`, the base of dispatcher: an object without state
+ * whose tp_setattro sees which attributes change; and `input`, which async_chat's input lies in.
  *
  * There is one state for the process. Other interpreters than the main one, which may end before others begin, and a
  * second copy of the module asyncore get no C: Python serves them. The state is never freed while methods may be called,
@@ -340,7 +340,7 @@ static PyObject *install_chat(PyObject *self, PyObject *globals)
         return NULL;
     if (!PyModule_Check(asyncore) || PyModule_GetDict(asyncore) != S.module || !PyType_Check(deque))
         Py_RETURN_FALSE;
-    if (keep(&S.dispatch, global(globals, "_dispatch")) < 0 ||
+    if (keep(&S.dispatch, global(globals, "_dispatch")) < 0 || keep(&S.cut_at, global(globals, "_cut_at")) < 0 ||
         keep_attr(&S.get_terminator, chat, "get_terminator") < 0 || keep_attr(&S.in_buffer, chat, "ac_in_buffer") < 0)
         return NULL;
     Py_INCREF(deque);
@@ -358,6 +358,7 @@ static PyObject *hold(PyObject *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "hold() takes a channel, a name and a value");
         return NULL;
     }
+    S.inputs++;
     if (PyObject_GenericSetAttr(args[0], args[1], args[2]) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -403,7 +404,9 @@ static int state_open(void)
     S.empty = PyBytes_FromStringAndSize(NULL, 0);
     S.channel = PyType_FromSpec(&channel_spec);
     S.gone = PyCFunction_NewEx(&gone, NULL, NULL);
-    if (S.empty == NULL || S.channel == NULL || S.gone == NULL || watcher_open() < 0)
+    S.input = (PyTypeObject *)input_type();
+    changes_open();
+    if (S.empty == NULL || S.channel == NULL || S.gone == NULL || S.input == NULL || watcher_open() < 0)
         return -1;
     Py_AtExit(forget);
     S.opened = true;

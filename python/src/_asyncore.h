@@ -44,7 +44,7 @@ static inline unsigned type_version(PyTypeObject *type)
 /* -- Names -- */
 
 #define NAMES(X)                                                                                                       \
-    X(__class__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out) X(_asyncore_resting)            \
+    X(__class__) X(__dict__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out) X(_asyncore_resting)            \
     X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)             \
     X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(changed) X(collect_incoming_data)        \
     X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
@@ -96,7 +96,9 @@ struct state {
     unsigned socket_version;   /* when its methods were found to be its own */
     PyCFunction fileno, gettimeout;
     PyTypeObject *deque;
-    PyObject *get_terminator, *in_buffer, *dispatch; /* of asynchat */
+    PyObject *get_terminator, *in_buffer, *dispatch, *cut_at; /* of asynchat */
+    PyTypeObject *input;
+    uint64_t terminators, handlers, inputs; /* how often a chat's terminator, handler of input, `_asyncore_in` was set */
     PyObject *empty;  /* b"" */
     PyObject *gone;   /* mapping_gone */
     int watcher;      /* of dicts, from 3.12; or -1 */
@@ -227,6 +229,7 @@ int called_order(struct engine *e); /* e->called is in the order of the map; -1:
 void entries_check(struct engine *e, int count); /* whether so many of them are still what was added */
 void entry_free(struct entry *entry);
 void engine_all_dirty(struct engine *e);
+void changes_open(void);
 int channel_setattro(PyObject *self, PyObject *name, PyObject *value);
 /* channel's output grew or shrank: its predicates are asked before the next wait. */
 void channel_note(PyObject *self);
@@ -293,11 +296,15 @@ int with_send_wants(PyObject *self);
 
 PyObject *chat_readable(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *chat_writable(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
-PyObject *chat_handle_read(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *chat_push(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *chat_initiate_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 bool chat_is_short(PyObject *self);
 int chat_reads(PyObject *self);
 int chat_writes(PyObject *self);
+
+/* -- _asyncore_input.c -- */
+
+PyObject *input_type(void);
+PyObject *chat_handle_read(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 
 #endif

@@ -857,33 +857,78 @@ void channel_note(PyObject *self)
 
 enum change {
     CHANGE_NONE,
-    CHANGE_TRAIT, /* what is known of it */
-    CHANGE_STATE, /* and what it wants may be another */
-    CHANGE_CLASS, /* so may how to ask it */
-    CHANGE_PLACE  /* it may not be found by these attributes any more */
+    CHANGE_TERMINATOR,
+    CHANGE_HANDLER, /* what async_chat calls with input */
+    CHANGE_TRAIT,   /* what is known of it */
+    CHANGE_STATE,   /* and what it wants may be another */
+    CHANGE_CLASS,   /* so may how to ask it */
+    CHANGE_PLACE    /* it may not be found by these attributes any more */
 };
+
+/* By the address of the name, which is interned. Every attribute that a handler sets is looked up here. */
+#define CHANGES 128 /* a power of two */
+static struct {
+    PyObject *name;
+    enum change change;
+} changes[CHANGES];
+
+static size_t change_at(const PyObject *name)
+{
+    size_t at = (uintptr_t)name >> 4 & (CHANGES - 1);
+    while (changes[at].name != NULL && changes[at].name != name)
+        at = (at + 1) & (CHANGES - 1);
+    return at;
+}
+
+static void change_is(PyObject *name, enum change change)
+{
+    size_t at = change_at(name);
+    changes[at].name = name;
+    changes[at].change = change;
+}
+
+void changes_open(void)
+{
+    PyObject *const handlers[] = {S.name.collect_incoming_data, S.name.found_terminator, S.name.get_terminator};
+    PyObject *const traits[] = {S.name._asyncore_idle, S.name._asyncore_marks, S.name.send,       S.name.debug,
+                                S.name.initiate_send,  S.name.handle_read,     S.name.handle_read_event};
+    PyObject *const states[] = {S.name.connected,     S.name.accepting,         S.name.out_buffer,
+                                S.name.producer_fifo, S.name._asyncore_resting, S.name._asyncore_stopped};
+    PyObject *const classes[] = {S.name.readable, S.name.writable, S.name._asyncore_tls};
+    PyObject *const places[] = {S.name._map, S.name._fileno, S.name.__class__, S.name.__dict__};
+    memset(changes, 0, sizeof changes);
+    change_is(S.name.terminator, CHANGE_TERMINATOR);
+#define CHANGES_ARE(names, change)                                                                                     \
+    for (size_t i = 0; i < sizeof(names) / sizeof *(names); i++)                                                       \
+    change_is((names)[i], change)
+    CHANGES_ARE(handlers, CHANGE_HANDLER);
+    CHANGES_ARE(traits, CHANGE_TRAIT);
+    CHANGES_ARE(states, CHANGE_STATE);
+    CHANGES_ARE(classes, CHANGE_CLASS);
+    CHANGES_ARE(places, CHANGE_PLACE);
+}
 
 static enum change change_of(PyObject *name)
 {
-    if (!PyUnicode_Check(name) || !PyUnicode_CHECK_INTERNED(name))
-        return CHANGE_PLACE; /* it may be any of them */
-    if (name == S.name.connected || name == S.name.accepting || name == S.name.out_buffer ||
-        name == S.name.producer_fifo || name == S.name._asyncore_resting || name == S.name._asyncore_stopped)
-        return CHANGE_STATE;
-    if (name == S.name.readable || name == S.name.writable || name == S.name._asyncore_tls)
-        return CHANGE_CLASS;
-    if (name == S.name._map || name == S.name._fileno || name == S.name.__class__)
+    if (!PyUnicode_Check(name) || !PyUnicode_CHECK_INTERNED(name)) { /* it may be any of them */
+        S.terminators++;
+        S.handlers++;
         return CHANGE_PLACE;
-    if (name == S.name._asyncore_idle || name == S.name._asyncore_marks || name == S.name.send || name == S.name.debug || name == S.name.initiate_send ||
-        name == S.name.handle_read_event || name == S.name.handle_read)
-        return CHANGE_TRAIT;
-    return CHANGE_NONE;
+    }
+    enum change change = changes[change_at(name)].change;
+    if (change == CHANGE_TERMINATOR)
+        S.terminators++;
+    else if (change == CHANGE_HANDLER)
+        S.handlers++;
+    else if (name == S.name.__dict__)
+        S.inputs++, S.handlers++, S.terminators++;
+    return change > CHANGE_HANDLER ? change : CHANGE_NONE;
 }
 
 int channel_setattro(PyObject *self, PyObject *name, PyObject *value)
 {
-    enum change change = engine_count != 0 ? change_of(name) : CHANGE_NONE;
-    if (change == CHANGE_NONE)
+    enum change change = change_of(name);
+    if (change == CHANGE_NONE || engine_count == 0)
         return PyObject_GenericSetAttr(self, name, value);
     struct engine *e = NULL;
     struct entry *entry = entry_of(self, &e);

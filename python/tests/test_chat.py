@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import socket
+import sys
 import time
 import unittest
 from collections import deque
@@ -183,6 +184,190 @@ class Terminators(unittest.TestCase):
         for haystack, needle, found in (("qwerty\r", "\r\n", 1), ("qwertydkjf", "\r\n", 0), (b"aa", b"aaaa", 2),
                                         (b"", b"x", 0), (b"xaab", b"aabb", 3), (b"ab", b"ab", 0)):
             self.assertEqual(asynchat.find_prefix_at_end(haystack, needle), found)
+
+
+class Changes(Case):
+    """What a handler changes in the middle of a read counts at once. The sockets are real ones: others are Python's."""
+
+    def chat(self, acts, cls=Chat):
+        """A chat that has read nothing yet; acts(chat, what) is called when something was collected or found."""
+        a, b = self.pair()
+
+        class Real(cls):
+            recv = asyncore.dispatcher.recv
+            send = asyncore.dispatcher.send
+
+            def __init__(self):
+                asynchat.async_chat.__init__(self, a, {})
+                self.calls = []
+                self.set_terminator(b"\n")
+
+            def collect_incoming_data(self, data):
+                self.calls.append(data)
+                acts(self, data)
+
+            def found_terminator(self):
+                self.calls.append(None)
+                acts(self, None)
+
+        self.peer = b
+        return Real()
+
+    def read(self, chat, data):
+        self.peer.send(data)
+        chat.handle_read()
+        return chat.calls
+
+    def test_a_handler_of_the_class(self):
+        def acts(chat, data):
+            if data == b"a":
+                type(chat).found_terminator = lambda self: self.calls.append("class's")
+            elif data == b"b":
+                type(chat).collect_incoming_data = lambda self, data: self.calls.append(("class's", data))
+
+        self.assertEqual(self.read(self.chat(acts), b"a\nb\nc\n"),
+                         [b"a", "class's", b"b", "class's", ("class's", b"c"), "class's"])
+
+    def test_a_handler_of_the_instance(self):
+        def acts(chat, data):
+            if data == b"a":
+                chat.found_terminator = lambda: (chat.calls.append("its own"), delattr(chat, "found_terminator"))
+            elif data == b"c":
+                chat.collect_incoming_data = lambda data: chat.calls.append(("its own", data))
+
+        self.assertEqual(self.read(self.chat(acts), b"a\nb\nc\nd\n"),
+                         [b"a", "its own", b"b", None, b"c", None, ("its own", b"d"), None])
+
+    def test_the_attributes_all_at_once(self):
+        def acts(chat, data):
+            if data is None and len(chat.calls) == 2:
+                chat.__dict__ = dict(chat.__dict__, terminator=b"X", found_terminator=lambda: chat.calls.append("new"))
+
+        self.assertEqual(self.read(self.chat(acts), b"a\nb\nXc"), [b"a", None, b"b\n", "new", b"c"])
+
+    def test_another_class(self):
+        class Other(Chat):
+            def found_terminator(self):
+                self.calls.append("other")
+
+            get_terminator = lambda self: b"X"
+
+        def acts(chat, data):
+            if data == b"b":
+                chat.__class__ = Other
+
+        self.assertEqual(self.read(self.chat(acts), b"a\nb\nc\nXd"), [b"a", None, b"b", "other", b"c\n", "other", b"d"])
+
+    def test_the_terminator(self):
+        def acts(chat, data):
+            if data == b"a":
+                chat.terminator = b"X"  # of what comes after this line
+            elif data == b"b\n":
+                del chat.terminator
+                type(chat).terminator = 3
+            elif data == b"cde":
+                chat.get_terminator = lambda: b"Y"
+            elif data == b"f":
+                del chat.get_terminator
+                chat.terminator = None
+
+        self.assertEqual(self.read(self.chat(acts), b"a\nb\nXcdefYg\n"),
+                         [b"a", None, b"b\n", None, b"cde", None, b"f", None, b"g\n"])
+
+    def test_a_class_that_sets_past_us(self):
+        class Sets(Chat):
+            def __setattr__(self, name, value):
+                if name == "terminator":
+                    self.__dict__[name] = value
+                else:
+                    super().__setattr__(name, value)
+
+        class Gets(Chat):
+            terminator = property(lambda self: self.__dict__.get("other", b"\n"),
+                                  lambda self, value: self.__dict__.update(other=value))
+
+        class Asks(Chat):
+            def __getattribute__(self, name):
+                return b"X" if name == "terminator" and None in self.calls else super().__getattribute__(name)
+
+        def acts(chat, data):
+            if data == b"a":
+                chat.terminator = b"X"
+
+        for cls in (Sets, Gets, Asks):
+            with self.subTest(cls.__name__):
+                self.assertEqual(self.read(self.chat(acts, cls), b"a\nb\nX"), [b"a", None, b"b\n", None])
+
+    def test_the_input_itself(self):
+        def acts(chat, data):
+            if data == b"a":
+                chat.ac_in_buffer = b"a\nbb\n" + chat.ac_in_buffer
+            elif data is None and chat.calls[-2] == b"bb":
+                self.assertEqual(chat.ac_in_buffer, b"a\nc\nd\n")
+                chat.ac_in_buffer = b"c\n"
+            elif data == b"c":
+                self.kept = dict(chat.__dict__)  # holds what a read uses, too
+            elif data is None and chat.calls[-2] == b"c":
+                chat.ac_in_buffer += b"e\nf"
+            elif data == b"e":
+                chat.discard_buffers()
+
+        chat = self.chat(acts)
+        self.assertEqual(self.read(chat, b"a\nc\nd\n"), [b"a", None, b"bb", None, b"c", None, b"e", None])
+        self.assertEqual(chat.ac_in_buffer, b"")
+
+    def test_a_read_within_a_read(self):
+        def acts(chat, data):
+            if data is None and chat.calls[-2] == b"a":
+                self.peer.send(b"c\nd")
+                chat.handle_read()
+                chat.calls.append("within")
+
+        chat = self.chat(acts)
+        chat.set_terminator(b"\r\n")
+        self.assertEqual(self.read(chat, b"a\r\nb\r\n\r"), [b"a", None, b"b", None, b"\rc\nd", "within"])
+        self.assertEqual(self.read(chat, b"e\r\n")[-2:], [b"e", None])
+
+    def test_a_close_goes_on_and_an_error_does_not(self):
+        def acts(chat, data):
+            if data == b"a":
+                chat.close()
+            elif data == b"b":
+                raise ZeroDivisionError
+
+        chat = self.chat(acts)
+        self.assertRaises(ZeroDivisionError, self.read, chat, b"a\nb\nc\n")
+        self.assertEqual((chat.calls, chat.ac_in_buffer), ([b"a", None, b"b"], b"b\nc\n"))
+
+    def test_a_number_that_is_no_size(self):
+        for number in (1 << 70, sys.maxsize):
+            chat = self.chat(lambda chat, data: None)
+            chat.set_terminator(number)
+            self.assertEqual(self.read(chat, b"abc"), [b"abc"])
+            self.assertEqual(chat.get_terminator(), number - 3)
+
+    def test_a_number_that_is_set_while_one_counts_down(self):
+        def acts(chat, data):
+            if data == b"abcd":
+                chat.set_terminator(2)  # of which the four that came are taken
+
+        chat = self.chat(acts)
+        chat.set_terminator(9)
+        self.read(chat, b"abcd")
+        self.assertEqual(chat.get_terminator(), -2)
+        chat.ac_in_buffer_size = 3
+        self.assertEqual(self.read(chat, b"efg"), [b"abcd", b"e", None, b"fg"])
+
+    def test_the_terminator_is_asked_for_once_a_line(self):
+        def get_terminator():
+            asked.append(True)
+            return bytearray(b"\n")
+
+        asked = []
+        chat = self.chat(lambda chat, data: None)
+        chat.get_terminator = get_terminator
+        self.assertEqual(self.read(chat, b"a\nb\nc"), [b"a", None, b"b", None, b"c"])
+        self.assertEqual(len(asked), 3)
 
 
 class Queue(unittest.TestCase):

@@ -18,6 +18,7 @@ __libasyncore__ = "0.1.0"
 _call_soon_threadsafe = asyncore.call_soon_threadsafe
 _elsewhere = asyncore._serving.elsewhere
 _crossed = asyncore._crossed
+_hold = asyncore._hold
 
 
 class async_chat(asyncore.dispatcher):
@@ -49,12 +50,12 @@ class async_chat(asyncore.dispatcher):
             raise AttributeError("%r object has no attribute 'ac_in_buffer'" % type(self).__name__) from None
         if at:
             data = data[at:]
-            self.__dict__["_asyncore_in"] = data, 0
+            _hold(self, "_asyncore_in", (data, 0))
         return data
 
     @ac_in_buffer.setter
     def ac_in_buffer(self, data):
-        asyncore._hold(self, "_asyncore_in", (data, 0))
+        _hold(self, "_asyncore_in", (data, 0))
 
     def collect_incoming_data(self, data):
         """A piece of input. To be overridden."""
@@ -219,10 +220,12 @@ class async_chat(asyncore.dispatcher):
 def _dispatch(chat):
     """Dispatches input up to one terminator. Whether to go on."""
     data, at = chat.__dict__.get("_asyncore_in") or (chat.ac_in_buffer, 0)
+    return len(data) > at and _cut_at(chat, data, at, chat.get_terminator())
+
+
+def _cut_at(chat, data, at, terminator):
+    """What is not dispatched yet, which is something, up to the terminator. Whether to go on."""
     size = len(data) - at
-    if size <= 0:
-        return False
-    terminator = chat.get_terminator()
     if not terminator:
         _collect(chat, data, at, size, size)
     elif isinstance(terminator, int):
@@ -232,6 +235,10 @@ def _dispatch(chat):
             _collect(chat, data, at, size, size)
             chat.terminator -= size
         else:
+            if terminator < 0:  # another was set in the middle of the above: so many at the end are kept
+                terminator = max(size + terminator, 0)
+                if not terminator:
+                    chat.collect_incoming_data(data[:0])
             _collect(chat, data, at, terminator, terminator)
             chat.terminator = 0
             chat.found_terminator()
@@ -257,7 +264,7 @@ def _collect(chat, data, at, size, cut):
     if held is None:  # a subclass has an ac_in_buffer of its own
         chat.ac_in_buffer = chat.ac_in_buffer[cut:]
     else:
-        chat.__dict__["_asyncore_in"] = held[0], held[1] + cut
+        _hold(chat, "_asyncore_in", (held[0], held[1] + cut))
 
 
 def _count(chat, size):
