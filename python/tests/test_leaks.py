@@ -222,8 +222,9 @@ class Leaks(Case):
             print("%d connections: %s, %s, engines and entries %s" % (COUNT, told, grown or "no objects",
                                                                       after["engines, entries"]))
         self.assertEqual((list(Kept.alive), grown), ([], {}))
-        self.assertLessEqual(told["descriptors"], 0)  # fewer when engines that earlier tests left were dropped
-        self.assertEqual(after["engines, entries"], before["engines, entries"])
+        self.assertLessEqual(told["descriptors"], 0)  # fewer where engines that earlier tests left were dropped
+        for then, now in zip(before["engines, entries"], after["engines, entries"]):
+            self.assertLessEqual(now, then)
         self.assertLess(told["memory"], 40000)  # bytes, whatever COUNT is
         self.assertLess(told["blocks"], COUNT // 20)
 
