@@ -280,6 +280,8 @@ static int keep_globals(PyObject *globals)
     if (keep(&S.plain_select, global(plain, "select")) < 0 || keep(&S.plain_poll, global(plain, "poll")) < 0 ||
         keep(&S.plain_sleep, global(plain, "sleep")) < 0 || keep(&S.failed, global(globals, "_failed")) < 0 ||
         keep(&S.lost, global(globals, "_lost")) < 0 || keep(&S.call, global(globals, "_call")) < 0 ||
+        keep(&S.interest, global(globals, "_interest")) < 0 || keep(&S.holds, global(globals, "_holds")) < 0 ||
+        keep(&S.meant, global(globals, "_meant_flags")) < 0 ||
         keep(&S.reraised, global(globals, "_reraised_exceptions")) < 0 || keep(&S.poll, global(globals, "poll")) < 0 ||
         keep(&S.poll2, global(globals, "poll2")) < 0 || keep(&S.loop, global(globals, "loop")) < 0)
         return -1;

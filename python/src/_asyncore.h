@@ -86,6 +86,7 @@ struct state {
     PyObject *channel;            /* the base of asyncore.dispatcher */
     PyObject *module;             /* the dict of the module asyncore; NULL before install() */
     PyObject *failed, *lost, *call, *reraised; /* of that module */
+    PyObject *interest, *holds, *meant;        /* the same: for channels with TLS */
     PyObject *plain_select, *plain_poll, *plain_sleep;
     PyObject *loop, *poll, *poll2; /* the module's own, in Python */
     PyObject *c_poll, *c_poll2;    /* what is put in their place */
@@ -149,7 +150,8 @@ enum {
     ENTRY_UNCLASSED = 4, /* which predicates it has is to be found out */
     ENTRY_BAD = 8,       /* its descriptor is closed */
     ENTRY_CALLED = 16,   /* a predicate is KIND_CALL */
-    ENTRY_FOREIGN = 32   /* it has TLS: its map is served by Python */
+    ENTRY_TLS = 32,      /* its transport is asked, too: what to wait for, what it holds, whose an event is */
+    ENTRY_HELD = 64      /* that one holds bytes which the kernel does not know of */
 };
 
 struct entry {
@@ -194,7 +196,8 @@ struct engine {
     struct entry **by_fd, **all, **called, *dirty;
     int fd_room, count, room, robin, check;
     int called_count, wanting;    /* entries that are called; that want something */
-    int bad, foreign;             /* closed ones; those, and keys that are no descriptors, that only Python can serve */
+    int bad, held;                /* those that are closed; ENTRY_HELD */
+    int foreign;                  /* keys that are no descriptors: only Python can serve the map */
     struct used_type types[ENGINE_TYPES];
     int type_count; /* those beyond were never used */
     uint64_t order, serial, tag, used;
@@ -222,6 +225,7 @@ struct entry *entry_again(const struct engine *e, int fd, uint64_t serial); /* N
 struct entry *entry_of(PyObject *channel, struct engine **engine); /* by its _map and _fileno, or NULL */
 void entry_dirty(struct engine *e, struct entry *entry);
 struct entry *entry_class(struct engine *e, struct entry *entry); /* NULL: it is gone */
+void entry_flag(struct engine *e, struct entry *entry, unsigned flag, bool on);
 unsigned serving_entry_traits(PyObject *self);
 void types_check(struct engine *e); /* changed classes: their channels are asked anew */
 void entry_wanted(struct engine *e, struct entry *entry, unsigned wanted);

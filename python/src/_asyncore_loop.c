@@ -9,8 +9,9 @@
  * closed behind the loop are looked for: no change goes unnoticed for longer than a slice, however it was made.
  *
  * Timers and calls of other threads are asyncore._serving's, which is Python. Where select.select, select.poll or
- * time.sleep are not the builtins, or a map has keys that are no descriptors, or channels with TLS, the turns are
- * Python's. */
+ * time.sleep are not the builtins, or a map has keys that are no descriptors, the turns are Python's. Channels with TLS
+ * are called every turn, and their transport (_tls.py) is asked as in Python: what to wait for, what it holds, whose an
+ * event is. */
 #include "_asyncore.h"
 #include <errno.h>
 #include <limits.h>
@@ -81,12 +82,25 @@ static int resting(PyObject *obj)
     return attr_true(obj, S.name._asyncore_resting);
 }
 
+/* What to wait for where TLS has its own needs; it knows of the rest, too. */
+static int transport_interest(PyObject *obj, int *is_r, int *is_w)
+{
+    PyObject *answer = PyObject_CallFunctionObjArgs(S.interest, obj, *is_r ? Py_True : Py_False,
+                                                    *is_w ? Py_True : Py_False, NULL);
+    if (answer == NULL || !PyArg_ParseTuple(answer, "pp:_interest", is_r, is_w)) {
+        Py_XDECREF(answer);
+        return -1;
+    }
+    Py_DECREF(answer);
+    return 0;
+}
+
 /* What the channel wants, as a mask; or -1. */
-static int interest(PyObject *obj, unsigned read, unsigned write, const struct engine *e)
+static int interest(PyObject *obj, unsigned read, unsigned write, bool tls, const struct engine *e)
 {
     int is_r = predicate(obj, read, S.name.readable);
     int is_w = is_r < 0 ? -1 : predicate(obj, write, S.name.writable);
-    int rests = is_w < 0 ? -1 : resting(obj);
+    int rests = is_w < 0 ? -1 : tls ? transport_interest(obj, &is_r, &is_w) : resting(obj);
     if (rests != 0)
         return rests < 0 ? -1 : 0;
     int accepting = is_w > 0 ? attr_true(obj, S.name.accepting) : 0;
@@ -138,16 +152,33 @@ static int want(struct engine *e, struct entry *entry, unsigned mask)
     return result < 0 ? library_error(result) : 0;
 }
 
+/* Whether there is something to read which the kernel does not know of. -1 with an exception. */
+static int transport_holds(PyObject *obj)
+{
+    PyObject *answer = PyObject_CallFunctionObjArgs(S.holds, obj, NULL);
+    int result = answer != NULL ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return result;
+}
+
 int ask(struct engine *e, struct entry *entry)
 {
     PyObject *obj = entry->obj;
-    int fd = entry->fd;
+    int fd = entry->fd, held = 0;
     uint64_t serial = entry->serial;
+    bool tls = entry->flags & ENTRY_TLS;
     S.asked++;
     Py_INCREF(obj);
-    int mask = interest(obj, entry->read, entry->write, e);
+    int mask = interest(obj, entry->read, entry->write, tls, e);
+    if (tls && mask > 0 && mask & ASYNCORE_READ)
+        held = transport_holds(obj);
+    int result = mask < 0 || held < 0 ? -1 : 0;
     entry = entry_again(e, fd, serial);
-    int result = mask < 0 ? -1 : entry != NULL ? want(e, entry, (unsigned)mask) : 0;
+    if (result == 0 && entry != NULL) {
+        if (tls)
+            entry_flag(e, entry, ENTRY_HELD, held);
+        result = want(e, entry, (unsigned)mask);
+    }
     Py_DECREF(obj);
     return result;
 }
@@ -349,14 +380,15 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
         return -1;
     uint64_t start = e->now;
     for (int64_t left = timeout;;) {
-        int ms = e->bad != 0 || e->woken ? 0 : slice_ms(left), count = wait_slice(e, ms, events);
+        int ms = e->bad != 0 || e->held != 0 || e->woken ? 0 : slice_ms(left), count = wait_slice(e, ms, events);
         if (PyErr_CheckSignals() < 0)
             return -1;
         if (count == -ECHILD ? engine_restart(e) < 0 : count < 0 && library_error(count) < 0)
             return -1;
         if (count == -ECHILD)
             start = asyncore_now(e->map); /* the other had no time for a child */
-        if (count > 0 || e->woken || e->bad != 0 || (e->mapping ? e->count : PyDict_GET_SIZE(loop->map)) == 0)
+        if (count > 0 || e->woken || e->bad != 0 || e->held != 0 ||
+            (e->mapping ? e->count : PyDict_GET_SIZE(loop->map)) == 0)
             return count > 0 ? count : 0;
         left = time_left(e, timeout, start);
         if (left == 0)
@@ -441,6 +473,23 @@ static bool begin(struct engine *e, const struct ready *r)
     return true;
 }
 
+/* Those of the events that are the channel's, and not its TLS layer's alone; -1 with an exception. */
+static int meant(struct engine *e, const struct ready *r, unsigned events)
+{
+    struct entry *entry = entry_at(e, r->fd);
+    if (entry == NULL || entry->obj != r->obj || !(entry->flags & (ENTRY_TLS | ENTRY_UNCLASSED)))
+        return (int)events;
+    if (!still(e, r))
+        return 0;
+    PyObject *flags = PyLong_FromLong((long)events), *answer = NULL;
+    if (flags != NULL)
+        answer = PyObject_CallFunctionObjArgs(S.meant, r->obj, flags, NULL);
+    int result = answer != NULL ? (int)PyLong_AsLong(answer) : -1;
+    Py_XDECREF(flags);
+    Py_XDECREF(answer);
+    return result;
+}
+
 /* A handler raised. -1: the exception is to leave the loop. */
 static int failed(PyObject *obj)
 {
@@ -451,24 +500,31 @@ static int step_poll(struct engine *e, const struct ready *r)
 {
     static int (*const steps[])(PyObject *) = {on_read, on_write, on_expt};
     static const unsigned flags[] = {ASYNCORE_READ, ASYNCORE_WRITE, ASYNCORE_EXPT};
-    int result = 0;
+    int result = 0, events = meant(e, r, r->events);
+    if (events < 0)
+        return -1;
     for (int i = 0; i < 3 && result == 0; i++) {
-        if (!(r->events & flags[i]))
+        if (!((unsigned)events & flags[i]))
             continue;
         if (!begin(e, r))
             return 0;
         result = steps[i](r->obj);
     }
-    if (result == 0 && r->events & (POLLHUP | POLLERR | POLLNVAL) && still(e, r))
+    if (result == 0 && events & (POLLHUP | POLLERR | POLLNVAL) && still(e, r))
         result = call0_void(r->obj, S.name.handle_close);
     if (result == 0)
         return 0;
     return lost_connection() ? handle_method(r->obj, S.name.handle_close) : failed(r->obj);
 }
 
-static int step_select(struct engine *e, const struct ready *r, int (*step)(PyObject *))
+static int step_select(struct engine *e, const struct ready *r, int (*step)(PyObject *), unsigned flag)
 {
-    return !begin(e, r) || step(r->obj) == 0 ? 0 : failed(r->obj);
+    if (!begin(e, r))
+        return 0;
+    int events = meant(e, r, flag);
+    if (events <= 0)
+        return events;
+    return step(r->obj) == 0 ? 0 : failed(r->obj);
 }
 
 /* As select() has it: a hang-up is readable, an error both. A writer alone is told of the hang-up, too, which would be
@@ -487,7 +543,7 @@ static int serve_select(struct engine *e, struct ready *ready, int count)
     static const unsigned flags[] = {ASYNCORE_READ, ASYNCORE_WRITE, ASYNCORE_EXPT};
     for (int pass = 0; pass < 3; pass++)
         for (int i = 0; i < count; i++)
-            if (ready[i].events & flags[pass] && step_select(e, &ready[i], steps[pass]) < 0)
+            if (ready[i].events & flags[pass] && step_select(e, &ready[i], steps[pass], flags[pass]) < 0)
                 return -1;
     return 0;
 }
@@ -506,6 +562,26 @@ static int by_order(const void *a, const void *b)
     return x->order < y->order ? -1 : x->order > y->order;
 }
 
+static int collect_one(const struct entry *entry, unsigned events, struct ready *ready)
+{
+    *ready = (struct ready){.obj = entry->obj, .order = entry->order, .fd = entry->fd, .events = events};
+    Py_INCREF(entry->obj);
+    return 1;
+}
+
+/* Those that hold bytes, and for which no event came. */
+static int collect_held(struct engine *e, int kept, struct ready *ready)
+{
+    struct entry **list = e->called_stale ? e->all : e->called;
+    int count = e->called_stale ? e->count : e->called_count;
+    for (int i = 0; i < count && e->held != 0 && kept < BATCH; i++)
+        if (list[i]->flags & ENTRY_HELD) {
+            entry_flag(e, list[i], ENTRY_HELD, false);
+            kept += collect_one(list[i], ASYNCORE_READ, &ready[kept]);
+        }
+    return kept;
+}
+
 /* Other threads, and signal handlers, had their time in the wait. */
 static int collect(struct engine *e, const struct asyncore_event *events, int count, struct ready *ready)
 {
@@ -517,12 +593,15 @@ static int collect(struct engine *e, const struct asyncore_event *events, int co
         if (entry == NULL || (uintptr_t)events[i].owner != (uintptr_t)entry->serial)
             continue;
         unsigned seen = events[i].events & (entry->wanted | POLLERR | POLLHUP | POLLNVAL);
-        if (seen == 0)
-            continue;
-        ready[kept++] =
-            (struct ready){.obj = entry->obj, .order = entry->order, .fd = entry->fd, .events = seen};
-        Py_INCREF(entry->obj);
+        if (entry->flags & ENTRY_HELD) {
+            seen |= ASYNCORE_READ;
+            entry_flag(e, entry, ENTRY_HELD, false);
+        }
+        if (seen != 0)
+            kept += collect_one(entry, seen, &ready[kept]);
     }
+    if (e->held != 0)
+        kept = collect_held(e, kept, ready);
     if (kept > 1)
         qsort(ready, (size_t)kept, sizeof *ready, by_order);
     return kept;

@@ -154,7 +154,7 @@ void entry_wanted(struct engine *e, struct entry *entry, unsigned wanted)
     entry->wanted = (uint16_t)wanted;
 }
 
-static void entry_flag(struct engine *e, struct entry *entry, unsigned flag, bool on)
+void entry_flag(struct engine *e, struct entry *entry, unsigned flag, bool on)
 {
     if (!(entry->flags & flag) == !on)
         return;
@@ -163,8 +163,8 @@ static void entry_flag(struct engine *e, struct entry *entry, unsigned flag, boo
     if (flag == ENTRY_CALLED) {
         e->called_count += step;
         e->called_stale = true;
-    } else if (flag == ENTRY_FOREIGN) {
-        e->foreign += step;
+    } else if (flag == ENTRY_HELD) {
+        e->held += step;
     }
 }
 
@@ -182,7 +182,7 @@ static void entry_remove(struct engine *e, struct entry *entry)
     entry_unwatch(e, entry);
     type_drop(e, entry);
     entry_flag(e, entry, ENTRY_CALLED, false);
-    entry_flag(e, entry, ENTRY_FOREIGN, false);
+    entry_flag(e, entry, ENTRY_HELD, false);
     e->by_fd[entry->fd] = NULL;
     e->all[entry->index] = e->all[--e->count];
     e->all[entry->index]->index = entry->index;
@@ -218,6 +218,7 @@ static void entry_renew(struct engine *e, struct entry *entry, PyObject *obj)
 {
     entry_unwatch(e, entry);
     type_drop(e, entry);
+    entry_flag(e, entry, ENTRY_HELD, false);
     entry->obj = obj;
     entry->serial = ++e->serial;
     entry->traits = 0;
@@ -526,7 +527,6 @@ int sync_item(struct engine *e, PyObject *key, PyObject *obj)
     entry = entry_at(e, fd);
     if (entry != NULL) {
         entry->order = ++e->order;
-        e->foreign += (entry->flags & ENTRY_FOREIGN) != 0;
     }
     return e->resync ? -1 : 0;
 }
@@ -535,10 +535,8 @@ int sync_item(struct engine *e, PyObject *key, PyObject *obj)
 void sync_rest(struct engine *e, uint64_t before)
 {
     for (int i = e->count - 1; i >= 0; i--)
-        if (e->all[i]->order <= before) {
-            e->foreign += (e->all[i]->flags & ENTRY_FOREIGN) != 0; /* which it gives back */
+        if (e->all[i]->order <= before)
             entry_remove(e, e->all[i]);
-        }
     e->called_stale = true;
 }
 
@@ -705,8 +703,10 @@ struct entry *entry_class(struct engine *e, struct entry *entry)
             read = write = KIND_CALL;
         entry->read = (uint8_t)read;
         entry->write = (uint8_t)write;
-        entry_flag(e, entry, ENTRY_CALLED, read == KIND_CALL || write == KIND_CALL);
-        entry_flag(e, entry, ENTRY_FOREIGN, tls);
+        entry_flag(e, entry, ENTRY_CALLED, read == KIND_CALL || write == KIND_CALL || tls);
+        entry_flag(e, entry, ENTRY_TLS, tls);
+        if (!tls)
+            entry_flag(e, entry, ENTRY_HELD, false);
     }
     Py_DECREF(type);
     Py_DECREF(obj);

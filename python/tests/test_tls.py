@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 import unittest
+from unittest import mock
 
 try:
     import ssl
@@ -182,6 +183,62 @@ class TLS(Case):
         first, second = self.talk(self.server(Pausing), talk)
         self.assertEqual((first, second), (b"x" * 10, b"x" * 10))
         self.assertLess(spent[0], 0.15)
+
+    def pair_of_tls(self):
+        """Two connected sockets of TLS, which have shaken hands."""
+        a, b = self.pair()
+        server = self.server_context.wrap_socket(a, server_side=True, do_handshake_on_connect=False)
+        client = self.client_context.wrap_socket(b, server_hostname="localhost", do_handshake_on_connect=False)
+        self.addCleanup(server.close)
+        self.addCleanup(client.close)
+        sides = [server, client]
+        for side in sides:
+            side.setblocking(False)
+        while sides:
+            for side in list(sides):
+                try:
+                    side.do_handshake()
+                    sides.remove(side)
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    pass
+        return server, client
+
+    def test_held_bytes_and_events_are_served_in_one_turn_in_the_order_of_the_map(self):
+        class Channel(Trace):
+            def handle_read(self):
+                self.note("read")
+                self.recv(10)
+
+        for use_poll in (False, True):
+            calls, plain, peers = [], [], []
+            for i in range(5):
+                if i % 2:
+                    sock, peer = self.pair()
+                    plain.append(peer)
+                else:
+                    sock, peer = self.pair_of_tls()
+                    peer.send(b"x" * 30)
+                peers.append(peer)
+                Channel(sock, self.map, calls, str(i))
+            served = ["0read", "2read", "4read"]
+            asyncore.loop(DEADLINE, use_poll, self.map, 1)
+            self.assertEqual(calls, served)
+            asyncore.loop(DEADLINE, use_poll, self.map, 1)
+            self.assertEqual(calls, served * 2)
+            for peer in plain:
+                peer.send(b"x")
+            asyncore.loop(DEADLINE, use_poll, self.map, 1)
+            self.assertEqual(calls, served * 2 + ["0read", "1read", "2read", "3read", "4read"])
+            asyncore.loop(0, use_poll, self.map, 1)
+            self.assertEqual(len(calls), 11)
+            self.close_map()
+
+    @unittest.skipIf(asyncore._extension is None, "the loop is Python's here")
+    def test_a_map_with_a_channel_of_tls_stays_with_the_extension(self):
+        for poll in POLLS:
+            with mock.patch.object(asyncore, "_turn", side_effect=AssertionError("a turn of Python's")):
+                self.talk(self.server(), self.echo, poll)
+            self.close_map()
 
     def test_a_handshake_that_is_not_finished_blocks_nobody(self):
         for wrap_listener in (False, True):
