@@ -1,7 +1,8 @@
+#!/usr/bin/env python3
 """What bench/python measured, shown: goals, the table, and the chart, a plain SVG. All of it is made of the JSON that
 bench/python writes, so that it can be drawn again without measuring again:
 
-    figures.py RESULTS.json FOLDER
+    bench/figures.py RESULTS.json FOLDER
 
 writes figures.svg there, and puts the table into benchmarks.md between two comments, where that has them.
 
