@@ -366,6 +366,14 @@ static PyObject *hold(PyObject *self, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
+/* note(channel): what it wants may be something else now. */
+static PyObject *note(PyObject *self, PyObject *channel)
+{
+    (void)self;
+    channel_note(channel);
+    Py_RETURN_NONE;
+}
+
 /* -- The module -- */
 
 static PyType_Slot channel_slots[] = {
@@ -432,6 +440,7 @@ static int module_exec(PyObject *module)
 }
 
 static PyMethodDef module_methods[] = {
+    {"note", note, METH_O, "note($module, channel, /)\n--\n\nWhat it wants may be something else now."},
     {"counts", engine_counts, METH_NOARGS,
      "counts($module, /)\n--\n\nFor tests: how many engines and entries there are, and how often channels were asked."},
     {"install", install, METH_O, "install($module, globals, /)\n--\n\nPuts C into asyncore, whose globals these are."},

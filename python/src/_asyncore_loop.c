@@ -23,7 +23,7 @@
 #define SLICE        1000 /* ms */
 #define CHECKS       1024 /* descriptors that are looked at once in as long */
 #define ASKS         64   /* channels that are asked in a turn though nothing is known to have changed, */
-#define ASK_PERIOD   10000000 /* unless the last turn that did so is no longer ago, in ns */
+#define ASK_PERIOD   10000000 /* unless the last turn that did so is no longer ago, in ns; then the wait is cut */
 
 struct ready {
     PyObject *obj; /* owned */
@@ -358,10 +358,12 @@ static int wait_slice(struct engine *e, int ms, struct asyncore_event *events)
     return count;
 }
 
-static int slice_ms(int64_t left)
+/* A turn that asked nobody again waits for no longer than until the next one would. */
+static int slice_ms(const struct engine *e, int64_t left)
 {
-    if (left < 0 || left > (int64_t)SLICE * 1000000)
-        return SLICE;
+    int64_t most = e->asked_at == e->now ? (int64_t)SLICE * 1000000 : ASK_PERIOD;
+    if (left < 0 || left > most)
+        return (int)(most / 1000000);
     return (int)((left + 999999) / 1000000);
 }
 
@@ -380,7 +382,7 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
         return -1;
     uint64_t start = e->now;
     for (int64_t left = timeout;;) {
-        int ms = e->bad != 0 || e->held != 0 || e->woken ? 0 : slice_ms(left), count = wait_slice(e, ms, events);
+        int ms = e->bad != 0 || e->held != 0 || e->woken ? 0 : slice_ms(e, left), count = wait_slice(e, ms, events);
         if (PyErr_CheckSignals() < 0)
             return -1;
         if (count == -ECHILD ? engine_restart(e) < 0 : count < 0 && library_error(count) < 0)

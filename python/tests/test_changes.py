@@ -3,7 +3,9 @@
 A kernel set that is kept between turns gets each of them wrong unless it is told. The channels override no predicate
 here, since those that do are asked in every turn anyway.
 """
+import asynchat
 import asyncore
+import contextlib
 import fcntl
 import functools
 import gc
@@ -20,7 +22,7 @@ import types
 import unittest
 from unittest import mock
 
-from support import DEADLINE, Case, until
+from support import DEADLINE, SLOWER, Case, until
 
 WAYS = {
     "poll": lambda timeout, map: asyncore.poll(timeout, map),
@@ -648,6 +650,64 @@ class Classes(Ways):
             del kind.readable
         turn(0)
         self.assertEqual(calls[20:], ["%dx" % i for i in range(0, 40, 2)])
+
+
+class Quiet(asynchat.async_chat):
+    def __init__(self, sock, map, calls=None, name=""):
+        asynchat.async_chat.__init__(self, sock, map)
+
+
+class Queues(Ways):
+    """The queue of an async_chat is a deque, which tells nobody that it changed."""
+
+    @all_ways
+    def test_close_when_done_counts_in_the_next_turn(self, turn):
+        channel, b = self.plain(kind=Quiet)
+        turn(0)
+        turn(0)
+        channel.close_when_done()
+        turn(0)
+        self.assertEqual((self.map, b.recv(1)), ({}, b""))
+
+    @all_ways
+    def test_a_producer_counts_in_the_next_turn(self, turn):
+        channel, b = self.plain(kind=Quiet)
+        turn(0)
+        turn(0)
+        channel.initiate_send = lambda: None
+        channel.push_with_producer(asynchat.simple_producer(b"xy", 1))
+        del channel.initiate_send
+        turn(0)
+        turn(0)
+        self.assertEqual(b.recv(9), b"xy")
+
+    @all_ways
+    def test_what_others_put_into_it_is_sent_in_the_next_wait(self, turn):
+        channel, b = self.plain(kind=Quiet)
+        turn(0)
+        turn(0)
+        channel.producer_fifo.append(b"x")
+        before = time.monotonic()
+        turn(DEADLINE)
+        self.assertEqual(b.recv(9), b"x")
+        self.assertLess(time.monotonic() - before, 0.5 * SLOWER)
+
+    @all_ways
+    def test_what_others_took_out_of_it_is_no_reason_to_be_called(self, turn):
+        channel, b = self.plain(kind=Quiet)
+        b.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                channel.socket.send(b"x" * 100000)
+        channel.push(b"y")
+        turn(0)
+        channel.discard_buffers()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                b.recv(1000000)
+        channel.handle_write = mock.Mock()
+        turn(0)
+        self.assertFalse(channel.handle_write.called)
 
 
 class Errors(Ways):

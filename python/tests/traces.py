@@ -29,7 +29,9 @@ class World:
         self.calls = []
         self.channels = []
         self.peers = []
-        self.turn = self.random.choice([asyncore.poll, asyncore.poll2])
+        self.turn = self.random.choice([asyncore.poll, asyncore.poll2,
+                                        lambda timeout, map: asyncore.loop(timeout, False, map, 1),
+                                        lambda timeout, map: asyncore.loop(timeout, True, map, 1)])
         if os.environ.get("ASYNCORE_ENGINE") == "select":
             self.turn = asyncore.poll  # select(2) tells no hang-up, on which poll2 acts
 
@@ -44,7 +46,9 @@ class World:
         a, b = socket.socketpair()
         b.setblocking(False)
         a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-        cls = self.random.choice([Plain, WithSend, Chat, Chat])
+        cls = self.random.choice([Plain, WithSend, WithSend, Chat, Chat])
+        if self.random.random() < 0.5:
+            cls = BARE[cls]
         self.channels.append(cls(self, len(self.channels), a))
         self.peers.append(b)
 
@@ -139,12 +143,6 @@ class Mixin:
         elif what == "done" and hasattr(self, "close_when_done") and choice.random() < 0.3:
             self.close_when_done()
 
-    def readable(self):
-        return self.base.readable(self) and self.wants[0]
-
-    def writable(self):
-        return self.base.writable(self) and self.wants[1]
-
     def handle_read(self):
         if not self.gone():
             self.note("read")
@@ -181,7 +179,17 @@ class Mixin:
         self.note("log", type, message)
 
 
-class Plain(Mixin, asyncore.dispatcher):
+class Wants:
+    """Overrides the predicates."""
+
+    def readable(self):
+        return self.base.readable(self) and self.wants[0]
+
+    def writable(self):
+        return self.base.writable(self) and self.wants[1]
+
+
+class BarePlain(Mixin, asyncore.dispatcher):
     base = asyncore.dispatcher
 
     def input(self):
@@ -191,11 +199,11 @@ class Plain(Mixin, asyncore.dispatcher):
         self.note("sent", self.send(data))
 
 
-class WithSend(Plain, asyncore.dispatcher_with_send):
+class BareWithSend(BarePlain, asyncore.dispatcher_with_send):
     base = asyncore.dispatcher_with_send
 
 
-class Chat(Mixin, asynchat.async_chat):
+class BareChat(Mixin, asynchat.async_chat):
     base = asynchat.async_chat
 
     def __init__(self, world, number, sock):
@@ -227,6 +235,21 @@ class Chat(Mixin, asynchat.async_chat):
         if self.world.random.random() < 0.5:
             self.choose()
         self.act()
+
+
+class Plain(Wants, BarePlain):
+    pass
+
+
+class WithSend(Wants, BareWithSend):
+    pass
+
+
+class Chat(Wants, BareChat):
+    pass
+
+
+BARE = {Plain: BarePlain, WithSend: BareWithSend, Chat: BareChat}
 
 
 def main(first, count):

@@ -137,11 +137,13 @@ class async_chat(asyncore.dispatcher):
         if self._asyncore_marks is not None and isinstance(producer, (bytes, bytearray, memoryview)):
             _count(self, len(producer))
         self.producer_fifo.append(producer)
+        asyncore._note(self)
         return _start(self)
 
     def close_when_done(self):
         """When all that was pushed is sent: handle_close."""
         self.producer_fifo.append(None)
+        asyncore._note(self)
         asyncore.wakeup(self._map)
 
     def readable(self):
@@ -199,6 +201,7 @@ class async_chat(asyncore.dispatcher):
         self.ac_in_buffer = b""
         del self.incoming[:]
         self.producer_fifo.clear()
+        asyncore._note(self)
         self._asyncore_queued = 0
 
     def set_marks(self, low=131072, high=262144, limit=16777216):

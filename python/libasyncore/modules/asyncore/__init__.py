@@ -49,6 +49,14 @@ _extension = _load_extension()
 # Sets an attribute past __setattr__. Not by __dict__: an object whose __dict__ was looked at is slower from 3.11 on.
 _hold = object.__setattr__ if _extension is None else _extension.hold
 
+
+def _note(channel):
+    """The channel's predicates may answer something else now, and none of its attributes was set."""
+
+
+if _extension is not None:
+    _note = _extension.note
+
 try:
     socket_map
 except NameError:
