@@ -225,6 +225,7 @@ struct entry *entry_again(const struct engine *e, int fd, uint64_t serial); /* N
 struct entry *entry_of(PyObject *channel, struct engine **engine); /* by its _map and _fileno, or NULL */
 void entry_dirty(struct engine *e, struct entry *entry);
 struct entry *entry_class(struct engine *e, struct entry *entry); /* NULL: it is gone */
+bool entry_settled(const struct engine *e, const struct entry *entry);
 void entry_flag(struct engine *e, struct entry *entry, unsigned flag, bool on);
 unsigned serving_entry_traits(PyObject *self);
 void types_check(struct engine *e); /* changed classes: their channels are asked anew */

@@ -248,7 +248,8 @@ static int ask_called(struct engine *e)
     return result;
 }
 
-/* What changed past tp_setattro: __dict__, a queue that somebody appended to. */
+/* What changed past tp_setattro: __dict__, a queue that somebody appended to. One is looked at as if it were new, the
+ * others for predicates of their own. */
 static int ask_some(struct engine *e)
 {
     e->now = asyncore_now(e->map);
@@ -267,7 +268,9 @@ static int ask_some(struct engine *e)
         if (e->robin >= e->count)
             e->robin = 0;
         struct entry *entry = e->all[e->robin++];
-        if (entry->flags & ENTRY_UNCLASSED || (entry = entry_class(e, entry)) == NULL)
+        if (entry->flags & ENTRY_UNCLASSED)
+            continue;
+        if ((i == 0 || !entry_settled(e, entry)) && (entry = entry_class(e, entry)) == NULL)
             continue;
         if (!(entry->flags & (ENTRY_CALLED | ENTRY_UNCLASSED)) && ask(e, entry) < 0)
             return -1;

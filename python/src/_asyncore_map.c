@@ -737,7 +737,24 @@ static bool is_classed(const struct engine *e, const struct entry *entry)
            Py_TYPE(entry->obj) == type->type;
 }
 
-/* The same of obj, which is looked at. */
+static bool has_own(PyObject *obj, PyObject *name)
+{
+    PyObject *method = NULL;
+    int unbound = _PyObject_GetMethod(obj, name, &method);
+    if (method == NULL)
+        PyErr_Clear();
+    Py_XDECREF(method);
+    return !unbound;
+}
+
+/* Whether its predicates are still those that were found: the cheap part of entry_class(). */
+bool entry_settled(const struct engine *e, const struct entry *entry)
+{
+    return is_classed(e, entry) && !(entry->flags & ENTRY_CALLED) && !has_own(entry->obj, S.name.readable) &&
+           !has_own(entry->obj, S.name.writable);
+}
+
+/* What is known of obj, which is looked at. */
 static unsigned traits_of(PyObject *obj, enum kind write)
 {
     bool streams = attr_true(obj, S.name.connected) > 0 && attr_true(obj, S.name.accepting) == 0 &&
