@@ -916,6 +916,9 @@ static PyObject *poll_once(PyObject *args, PyObject *keywords, bool by_select)
     bool ours = loop_fill(&loop, timeout != NULL ? timeout : zero, map, by_select);
     Py_DECREF(zero);
     int filled = ours ? has_channels(loop.map) : 0;
+    struct engine *e = filled == 0 && ours ? engine_find(loop.map) : NULL;
+    if (e != NULL)
+        engine_idle(e); /* it was emptied behind us */
     if (filled > 0)
         filled = serve(&loop, 1, true);
     return loop_end(&loop, filled, by_select ? S.poll : S.poll2, args, keywords);

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import functools
 import gc
+import itertools
 import os
 import random
 import resource
@@ -303,6 +304,14 @@ def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
+def engines():
+    """How many there are; without the extension always one less than before."""
+    return asyncore._extension.counts()[0] if asyncore._extension else next(fewer)
+
+
+fewer = itertools.count(0, -1)
+
+
 class Kept(Ways):
     def rounds(self, once):
         """once() leaves no descriptor, the first few times apart: some are kept for the next loop."""
@@ -326,10 +335,12 @@ class Kept(Ways):
             a, b = socket.socketpair()
             Plain(a, self.map)
             turn(0)
+            before = engines()
             self.map.clear()
             a.close()
             b.close()
             turn(0)
+            self.assertEqual(engines(), before - 1)
 
         for once in (closed, cleared):
             self.assertEqual(self.rounds(once), 0)
