@@ -128,10 +128,10 @@ def start(python, *args):
 def finish(process, name):
     """Waits for it, prints what it said in the end or, where it failed, all of it. Whether it was well."""
     try:
-        output = process.communicate(timeout=120 * SLOWER)[0].decode("utf-8", "replace")
+        output = process.communicate(timeout=240 * SLOWER)[0].decode("utf-8", "replace")
     except subprocess.TimeoutExpired:
         process.kill()
-        output = process.communicate()[0].decode("utf-8", "replace") + "\nno end after %d s\n" % (120 * SLOWER)
+        output = process.communicate()[0].decode("utf-8", "replace") + "\nno end after %d s\n" % (240 * SLOWER)
     process.folder.cleanup()
     good = process.returncode == 0
     summary = [line for line in output.splitlines() if line.startswith(("Ran ", "OK", "FAILED"))]
