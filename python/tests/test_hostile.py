@@ -1,13 +1,16 @@
-"""Programs that do what they should not: with each other's channels, in the middle of a turn, from everywhere that Python
-can be called. Whatever comes of it, an exception included, the interpreter lives.
+"""Programs that do what they should not: with each other's channels, in the middle of a turn, from everywhere that
+Python can be called. Whatever comes of it, an exception included, the interpreter lives.
 
 Each runs in a process of its own, where freed memory is filled with a pattern, so that who looks at it is found out.
+$HOSTILE is how many random programs of hostile.py are run (40); $HOSTILE_SEED is the first one's seed (1).
 """
 import os
+import subprocess
+import sys
 import textwrap
 import unittest
 
-from support import DEADLINE, run
+from support import DEADLINE, HERE, run
 
 PRELUDE = """
 import faulthandler, gc, os, signal, socket, sys, threading, time
@@ -78,6 +81,16 @@ class Case(unittest.TestCase):
         status, output = run(PRELUDE + textwrap.dedent(code) + "\nprint('alive')\n", env=environment)
         self.assertEqual((status, output.split()[-1:]), (0, ["alive"]), output)
         return output
+
+
+class Random(unittest.TestCase):
+    def test_random_hostile_programs(self):
+        first, count = os.environ.get("HOSTILE_SEED") or "1", os.environ.get("HOSTILE") or "40"
+        process = subprocess.run([sys.executable, "-W", "ignore", os.path.join(HERE, "hostile.py"), first, count],
+                                 env=dict({"PYTHONMALLOC": "debug"}, **os.environ), stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=DEADLINE + int(count))
+        output = process.stdout.decode("utf-8", "replace")
+        self.assertEqual((process.returncode, output.split()[-1:]), (0, ["alive"]), output[-20000:])
 
 
 class Vanish(Case):
