@@ -199,9 +199,10 @@ static bool rule_may_read(struct rule *rule)
     if (rule_full(rule))
         return false;
     wait = rule_wait(rule);
-    if (wait > 0)
-        asyncore_call_later(rule->rules->pairs.map, &rule->token, (wait + MS - 1) / MS, token_came, rule);
-    return wait == 0;
+    if (wait == 0)
+        return true;
+    /* Nothing else might wake it: without memory for the timer it goes on, and who comes too early is refused. */
+    return asyncore_call_later(rule->rules->pairs.map, &rule->token, (wait + MS - 1) / MS, token_came, rule) < 0;
 }
 
 void rule_update(struct rule *rule)

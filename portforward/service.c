@@ -260,10 +260,9 @@ void service_drain(struct service *service, unsigned ms)
     service->draining = true;
     if (service->rules.count == 0)
         drained(service);
-    else if (ms == 0)
-        pairs_end(&service->rules.pairs, REASON_DRAINED);
-    else
-        asyncore_call_later(service->rules.pairs.map, &service->deadline, ms, deadline_passed, service);
+    else if (ms == 0 ||
+             asyncore_call_later(service->rules.pairs.map, &service->deadline, ms, deadline_passed, service) < 0)
+        pairs_end(&service->rules.pairs, REASON_DRAINED); /* without memory for the deadline it is now */
 }
 
 /* -- Sight -- */
