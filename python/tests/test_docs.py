@@ -3,6 +3,7 @@
 A program is what stands in a block of Python on a page. In the place of the page's ports it gets some that were free a
 moment ago; if one of them was taken since, it is started again with others.
 """
+import asyncore
 import functools
 import os
 import re
@@ -181,6 +182,11 @@ class Pages(unittest.TestCase):
         self.echo(sock)
         self.assertEqual(receive(sock, None), b"are you asleep?\n")
         self.assertGreater(time.monotonic() - begin, 0.49)
+
+    @of("asyncore", "Engines")
+    def test_engines(self, program):
+        name = "python" if asyncore._extension is None else "poll"
+        self.assertEqual(self.output(program), "served by %s\n" % name)
 
     @of("asyncore", "Threads")
     def test_threads(self, program):
