@@ -90,7 +90,7 @@ def extension():
         return "not used: ASYNCORE_PURE is set"
     path = os.path.join(folder_of_asyncore(), "_asyncore" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
     if not os.path.exists(path):
-        lack = "it was built without, for lack of a C compiler or of Python.h, or because it was told to"
+        lack = "there was no C compiler or Python.h, or none was wanted, or this is the source tree"
         return "none, all is Python: %s\n    %s is missing" % (unsuitable() or lack, path)
     try:
         module_from_spec(spec_from_file_location("asyncore._asyncore", path))

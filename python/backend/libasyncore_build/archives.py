@@ -27,6 +27,12 @@ License :: OSI Approved :: MIT License
 Operating System :: POSIX :: Linux
 Programming Language :: C
 Programming Language :: Python :: 3
+Programming Language :: Python :: 3.8
+Programming Language :: Python :: 3.9
+Programming Language :: Python :: 3.10
+Programming Language :: Python :: 3.11
+Programming Language :: Python :: 3.12
+Programming Language :: Python :: 3.13
 Programming Language :: Python :: Implementation :: CPython
 Topic :: Internet
 Topic :: Software Development :: Libraries :: Python Modules
