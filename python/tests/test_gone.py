@@ -92,6 +92,8 @@ for turn in (asyncore.poll, asyncore.poll2):
             each.send(b"x")
         turn(0, map)
         map.clear()
+        while ends:
+            ends.pop().close()
 print("well")
 """)
 

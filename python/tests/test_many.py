@@ -5,6 +5,7 @@ The peers are another process's, since a descriptor limit of 20,000 is common an
 import asyncore
 import os
 import resource
+import signal
 import socket
 import sys
 import tempfile
@@ -51,6 +52,7 @@ class Peers:
 
     def close(self):
         self.commands.close()
+        os.kill(self.pid, signal.SIGKILL)  # where the server failed it waits for a place in the listener's queue
         os.waitpid(self.pid, 0)
 
 
@@ -96,6 +98,8 @@ def asked():
 class Many(Case):
     def limit(self, count):
         """Room for so many descriptors, or the test is skipped."""
+        if asyncore.get_engine(self.map) == "select":
+            self.skipTest("$ASYNCORE_ENGINE is select, which has no room for %d connections" % count)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if hard != resource.RLIM_INFINITY and hard < count + SPARE:
             self.skipTest("a process may have no more than %d descriptors: %d connections need more" % (hard, count))
@@ -136,6 +140,8 @@ class Many(Case):
 
     @unittest.skipUnless(C, "it is the extension's: Python's turns ask all of them")
     def test_the_10000th_connection_costs_what_the_100th_does_and_19000_are_served(self):
+        if asyncore.get_engine(self.map) == "poll":
+            self.skipTest("$ASYNCORE_ENGINE is poll, which goes through all of them in each turn")
         server, peers = self.serve(19000, True)
         self.talk(peers, 10)
         costs = [(after[0] - before[0], after[1] - before[1])
