@@ -927,14 +927,11 @@ void changes_open(void)
 
 static enum change change_of(PyObject *name)
 {
-<<<<<<< HEAD
     if (!PyUnicode_Check(name) || !PyUnicode_CHECK_INTERNED(name)) { /* it may be any of them */
         S.terminators++;
         S.handlers++;
         return CHANGE_PLACE;
     }
-=======
->>>>>>> f7e9bf5 (python: async_chat: lines are dispatched with what is known of the channel looked up once; numbers that are no sizes, an instance's get_terminator)
     enum change change = changes[change_at(name)].change;
     if (change == CHANGE_TERMINATOR)
         S.terminators++;
