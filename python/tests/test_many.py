@@ -115,7 +115,8 @@ class Many(Case):
             server = Server(address, self.map, one_by_one)
             peers = Peers(address, count)
             self.addCleanup(peers.close)
-            until(lambda: server.accepted == count, lambda: asyncore.loop(1, map=self.map, count=1), "all of them accepted")
+            until(lambda: server.accepted == count, lambda: asyncore.loop(1, map=self.map, count=1),
+                  "not all were accepted")
         return server, peers
 
     def talk(self, peers, messages):

@@ -1,7 +1,7 @@
 """The same random programs on the standard library's modules and on these: the same calls, in the same order.
 
-$TRACES is how many programs (150); $TRACE is the first one's seed (1). $ASYNCORE_ENGINE is the engine; both epoll and poll
-unless it is set: the extension serves what is ready in the order of the map, whatever told it.
+$TRACES is how many programs (150); $TRACE is the first one's seed (1). $ASYNCORE_ENGINE is the engine; both epoll and
+poll unless it is set: the extension serves what is ready in the order of the map, whatever told it.
 """
 import asyncore
 import os
@@ -24,7 +24,8 @@ class Traces(unittest.TestCase):
     def traces(self, *options, **environment):
         """A line for each program."""
         with tempfile.TemporaryFile() as output:
-            subprocess.run([sys.executable, "-W", "ignore", *options, os.path.join(HERE, "traces.py"), str(FIRST), str(COUNT)],
+            program = [os.path.join(HERE, "traces.py"), str(FIRST), str(COUNT)]
+            subprocess.run([sys.executable, "-W", "ignore", *options, *program],
                            stdin=subprocess.DEVNULL, stdout=output, check=True, timeout=DEADLINE + COUNT,
                            env=dict(os.environ, **environment))
             output.seek(0)

@@ -2,11 +2,11 @@
 
     traces.py FIRST COUNT      runs the programs of these seeds, prints a line "SEED: what was called" for each
 
-Everything is decided by the seed: which channels there are, what their handlers do, what their peers send, how the turns
-are made. The sockets are AF_UNIX pairs, which deliver at once, so that readiness is the same each time.
+Everything is decided by the seed: which channels there are, what their handlers do, what their peers send, how the
+turns are made. The sockets are AF_UNIX pairs, which deliver at once, so that readiness is the same each time.
 
-A channel that left its map is not to be called any more, which is one of the bugs that are mended: what it is called all
-the same is not written down, and does nothing.
+A channel that left its map is not to be called any more, which is one of the bugs that are mended: what it is called
+all the same is not written down, and does nothing.
 """
 import os
 import random
