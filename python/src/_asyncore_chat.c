@@ -1,7 +1,7 @@
 /* _asyncore_chat.c: async_chat's predicates, and its output; _asyncore_input.c has its input.
  *
- * push() sends at once when nothing is queued, and queues what the socket did not take. Producers, marks, other types than
- * bytes and items longer than a send are the original's. */
+ * push() sends at once when nothing is queued, and queues what the socket did not take. Producers, marks, other types
+ * than bytes and items longer than a send are the original's. */
 #include "_asyncore.h"
 #include <errno.h>
 
@@ -72,7 +72,7 @@ static PyObject *plain_fifo(PyObject *self)
     return fifo;
 }
 
-/* The send failed: as dispatcher.send() and initiate_send() have it, which takes an OSError of handle_close for send's. */
+/* The send failed: as dispatcher.send() and initiate_send() have it, which takes handle_close's OSError for send's. */
 static int send_failed(PyObject *self, ssize_t error)
 {
     library_error((int)error);
