@@ -46,7 +46,10 @@ class Waker:
 
     def apart(self, map):
         """Whether no channel of the map has a number of these."""
-        return self.reader not in map and self.writer not in map
+        try:
+            return self.reader not in map and self.writer not in map
+        except TypeError:
+            return True  # it is no map, as its first turn will find
 
     def set(self):
         try:
