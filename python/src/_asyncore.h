@@ -234,8 +234,6 @@ int called_order(struct engine *e); /* e->called is in the order of the map; -1:
 void entries_check(struct engine *e, int count); /* whether so many of them are still what was added */
 void entry_free(struct entry *entry);
 void engine_all_dirty(struct engine *e);
-void changes_open(void);
-int channel_setattro(PyObject *self, PyObject *name, PyObject *value);
 /* channel's output grew or shrank: its predicates are asked before the next wait. */
 void channel_note(PyObject *self);
 int channel_elsewhere(PyObject *map); /* whether another thread serves it; -1 with an exception */
@@ -246,6 +244,9 @@ struct engine *engine_next(struct engine *after); /* of all of them, in any orde
 int sync_item(struct engine *e, PyObject *key, PyObject *obj);
 void sync_rest(struct engine *e, uint64_t before);
 void entry_unwatch(struct engine *e, struct entry *entry);
+void entry_flag(struct engine *e, struct entry *entry, unsigned flag, bool on);
+void type_drop(struct engine *e, struct entry *entry);
+extern int engine_count;
 
 PyObject *dispatcher_add_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *dispatcher_del_channel(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
@@ -264,6 +265,11 @@ PyObject *loop_poll2(PyObject *module, PyObject *args, PyObject *keywords);
 PyObject *loop_wake(PyObject *module, PyObject *map);    /* any thread: a wait of C's loop ends */
 PyObject *loop_waiting(PyObject *module, PyObject *map); /* whether it is in one */
 int ask(struct engine *e, struct entry *entry);
+
+/* -- _asyncore_change.c -- */
+
+void changes_open(void);
+int channel_setattro(PyObject *self, PyObject *name, PyObject *value);
 
 /* -- _asyncore_mapping.c: maps that are not exactly a dict -- */
 

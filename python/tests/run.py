@@ -24,6 +24,7 @@ import glob
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -201,6 +202,7 @@ def main(argv):
         print(__doc__, file=sys.stderr)
         return 2
     version, group, names = argv[1], argv[2], argv[3:]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would the tests
     python = find(version)
     if python is None:
         skip("Python %s is not here" % version)

@@ -27,6 +27,7 @@ from errno import (EAGAIN, EALREADY, EBADF, ECONNABORTED, ECONNRESET, EINPROGRES
                    ENOBUFS, ENOMEM, ENOTCONN, EPIPE, ESHUTDOWN, ETIMEDOUT, EWOULDBLOCK, errorcode)
 
 from . import _serving
+from ._idle import Idle as _Idle
 from ._queue import Queue as _Queue
 from ._tls import crossed as _crossed, ended as _ended, transport as _transport
 
@@ -708,7 +709,7 @@ class dispatcher(object if _extension is None else _extension.channel):
             seconds = _seconds(seconds)
             if seconds == 0:
                 raise ValueError("an idle timeout must be positive")
-            self._asyncore_idle = _Idle(self, seconds)
+            self._asyncore_idle = _Idle(self, seconds, call_later)
 
     def _asyncore_due(self):
         if self._asyncore_idle is not None and self._asyncore_idle.due():
@@ -918,40 +919,6 @@ class dispatcher(object if _extension is None else _extension.channel):
         """The connection ended."""
         self.log_info("unhandled close event", "warning")
         self.close()
-
-
-class _Idle:
-    """An idle timeout. The timer is not moved by every byte: when it is due it is set anew for what is left."""
-
-    __slots__ = ("channel", "seconds", "last", "timer")
-
-    def __init__(self, channel, seconds):
-        self.channel = channel
-        self.seconds = seconds
-        self.touch()
-        self.arm(seconds)
-
-    def touch(self):
-        self.last = time.monotonic()
-
-    def arm(self, seconds):
-        self.timer = call_later(seconds, self.channel._asyncore_due, map=self.channel._map)
-        self.timer.set_background()
-
-    def due(self):
-        """The timer ran: whether it was that long."""
-        if self.channel._fileno is None:
-            return False  # the channel left its map without close()
-        left = self.last + self.seconds - time.monotonic()
-        if left > 0:
-            self.arm(left)
-            return False
-        self.touch()
-        self.arm(self.seconds)
-        return True
-
-    def stop(self):
-        self.timer.cancel()
 
 
 class dispatcher_with_send(dispatcher):
