@@ -1,8 +1,8 @@
 """Random hostile programs: hostile.py FIRST COUNT makes so many, of the seeds from FIRST on.
 
-Each makes some maps and channels of odd classes, and lets everything that Python can be called from (predicates, handlers,
-attributes, keys, queues, finalizers, timers, other threads, children) do anything to any of them, loops in loops included.
-Nothing is expected of it but that the interpreter lives, and that the loop comes back.
+Each makes some maps and channels of odd classes, and lets everything that Python can be called from (predicates,
+handlers, attributes, keys, queues, finalizers, timers, other threads, children) do anything to any of them, loops in
+loops included. Nothing is expected of it but that the interpreter lives, and that the loop comes back.
 """
 import collections
 import faulthandler
@@ -20,8 +20,9 @@ import asyncore
 
 STEPS = 120  # things that one program does
 DEEPEST = 4  # within each other
-NAMES = ("_map", "_fileno", "connected", "accepting", "readable", "writable", "handle_read", "handle_read_event", "debug",
-         "producer_fifo", "_asyncore_in", "_asyncore_out", "_asyncore_tls", "terminator", "socket", "initiate_send", "send")
+NAMES = ("_map", "_fileno", "connected", "accepting", "readable", "writable", "handle_read", "handle_read_event",
+         "debug", "producer_fifo", "_asyncore_in", "_asyncore_out", "_asyncore_tls", "terminator", "socket",
+         "initiate_send", "send")
 
 
 class World:
@@ -59,8 +60,10 @@ class World:
 
     def value(self, *more):
         """Something that an attribute was not made for."""
-        kinds = [None, 0, 1, -1, 2 ** 70, "x", b"x", True, False, [], [b"ab", 1], (b"ab", 9), {}, self.map(), self.some(),
-                 Flag(), Number(self.random.randrange(40)), Queue([b"x"]), collections.deque([b"x", None, Producer()]),
+        kinds = [None, 0, 1, -1, 2 ** 70, "x", b"x", True, False, [], [b"ab", 1], (b"ab", 9), {},
+                 self.map(), self.some(),
+                 Flag(), Number(self.random.randrange(40)), Queue([b"x"]),
+                 collections.deque([b"x", None, Producer()]),
                  bytearray(b"xy"), lambda *args: self.act(0.5)]
         return self.random.choice(kinds + list(more))
 
@@ -116,7 +119,8 @@ class World:
 
     def do_put(self):
         channel = self.some()
-        key = self.random.choice([channel._fileno, self.random.choice(list(self.map()) or [3]), self.random.randrange(60)])
+        other = self.random.choice(list(self.map()) or [3])
+        key = self.random.choice([channel._fileno, other, self.random.randrange(60)])
         self.map()[self.random.choice([key, key, Number(key)])] = self.random.choice([channel, channel, self.value()])
 
     def do_update(self):
