@@ -210,7 +210,7 @@ static PyMethodDef functions[] = {
     {"poll2", (PyCFunction)(void (*)(void))loop_poll2, METH_VARARGS | METH_KEYWORDS,
      "poll2(timeout=0.0, map=None)\n--\n\n"
      "One turn as poll(2) has it: for each channel all that it is ready for.\n\n"
-     "`timeout` is in seconds, rounded up to milliseconds; None waits for ever. It waits with an empty map, too."},
+     "`timeout` is in seconds, rounded up to milliseconds; None waits for ever. An empty map returns at once."},
     {NULL, NULL, 0, NULL}};
 
 static int replace(PyObject *class, int from, int to)
