@@ -78,7 +78,8 @@ def folder_of_asyncore():
 def unsuitable():
     """Why the extension is not made for this Python, or None."""
     if sys.implementation.name != "cpython" or not (3, 8) <= sys.version_info[:2] <= (3, 13):
-        return "it is for CPython 3.8 to 3.13, and this is %s %d.%d" % ((sys.implementation.name,) + sys.version_info[:2])
+        this = (sys.implementation.name,) + sys.version_info[:2]
+        return "it is for CPython 3.8 to 3.13, and this is %s %d.%d" % this
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "it needs the interpreter's lock"
     return None

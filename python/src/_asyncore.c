@@ -1,13 +1,13 @@
 /* _asyncore.c: the module: what it replaces of asyncore and asynchat, and helpers to call Python.
  *
- * The classes are those of the Python modules. install() puts C methods into them, and keeps the Python ones: a C method
- * does what is usual in a short way and hands everything else, TLS and odd arguments included, to the original, so that
- * there is one text of the rules. The types of its own are `channel`, the base of dispatcher: an object without state
- * whose tp_setattro sees which attributes change; and `input`, which async_chat's input lies in.
+ * The classes are those of the Python modules. install() puts C methods into them, and keeps the Python ones: a C
+ * method does what is usual in a short way and hands everything else, TLS and odd arguments included, to the original,
+ * so that there is one text of the rules. The types of its own are `channel`, the base of dispatcher: an object without
+ * state whose tp_setattro sees which attributes change; and `input`, which async_chat's input lies in.
  *
  * There is one state for the process. Other interpreters than the main one, which may end before others begin, and a
- * second copy of the module asyncore get no C: Python serves them. The state is never freed while methods may be called,
- * which is as long as the interpreter runs. */
+ * second copy of the module asyncore get no C: Python serves them. The state is never freed while methods may be
+ * called, which is as long as the interpreter runs. */
 #include "_asyncore.h"
 #include <errno.h>
 
@@ -191,10 +191,11 @@ static PyMethodDef methods[REPLACED] = {
     METHOD("writable", chat_writable, "writable($self)\n--\n\nWhile something is queued, and while connecting."),
     METHOD("handle_read", chat_handle_read, "handle_read($self)\n--\n\nReads once and dispatches what came."),
     METHOD("push", chat_push,
-           "push($self, data)\n--\n\nQueues bytes, and sends at once what the socket takes.\n\nWith marks set: True once "
-           "more than the high mark is queued, else False; OSError(ENOBUFS) past the limit, and\nnothing was taken. "
-           "From a thread that does not serve the channel's map, the one that does will send."),
-    METHOD("initiate_send", chat_initiate_send, "initiate_send($self)\n--\n\nMakes one send of what is first in the queue."),
+           "push($self, data)\n--\n\nQueues bytes, and sends at once what the socket takes.\n\nWith marks set: True "
+           "once more than the high mark is queued, else False; OSError(ENOBUFS) past the limit, and\nnothing was "
+           "taken. From a thread that does not serve the channel's map, the one that does will send."),
+    METHOD("initiate_send", chat_initiate_send,
+           "initiate_send($self)\n--\n\nMakes one send of what is first in the queue."),
 };
 
 static PyMethodDef functions[] = {

@@ -44,9 +44,9 @@ static inline unsigned type_version(PyTypeObject *type)
 /* -- Names -- */
 
 #define NAMES(X)                                                                                                       \
-    X(__class__) X(__dict__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out) X(_asyncore_resting)            \
-    X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)             \
-    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(changed) X(collect_incoming_data)        \
+    X(__class__) X(__dict__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out)                     \
+    X(_asyncore_resting) X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)          \
+    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(changed) X(collect_incoming_data)      \
     X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
     X(get) X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event) \
     X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(items) X(keeps)       \
@@ -99,7 +99,7 @@ struct state {
     PyTypeObject *deque;
     PyObject *get_terminator, *in_buffer, *dispatch, *cut_at; /* of asynchat */
     PyTypeObject *input;
-    uint64_t terminators, handlers, inputs; /* how often a chat's terminator, handler of input, `_asyncore_in` was set */
+    uint64_t terminators, handlers, inputs; /* how often a terminator, a handler of input, `_asyncore_in` was set */
     PyObject *empty;  /* b"" */
     PyObject *gone;   /* mapping_gone */
     int watcher;      /* of dicts, from 3.12; or -1 */
@@ -167,7 +167,8 @@ struct entry {
     int type; /* in the engine's types, or -1 */
 };
 
-/* What is known of an entry whose class tells of its changes, so that its attributes need not be asked in each event. */
+/* What is known of an entry whose class tells of its changes, so that its attributes need not be asked in each event.
+ * */
 enum {
     TRAIT_KNOWN = 1,      /* the others say something */
     TRAIT_STREAMS = 2,    /* connected, not accepting, no TLS */

@@ -39,8 +39,9 @@ static void change_is(PyObject *name, enum change change)
 void changes_open(void)
 {
     PyObject *const handlers[] = {S.name.collect_incoming_data, S.name.found_terminator, S.name.get_terminator};
-    PyObject *const traits[] = {S.name._asyncore_idle, S.name._asyncore_marks, S.name.send,       S.name.debug,
-                                S.name.initiate_send,  S.name.handle_read,     S.name.handle_read_event};
+    PyObject *const traits[] = {
+        S.name._asyncore_idle, S.name._asyncore_marks,  S.name.send, S.name.debug, S.name.initiate_send,
+        S.name.handle_read,    S.name.handle_read_event};
     PyObject *const states[] = {S.name.connected,     S.name.accepting,         S.name.out_buffer,
                                 S.name.producer_fifo, S.name._asyncore_resting, S.name._asyncore_stopped};
     PyObject *const classes[] = {S.name.readable, S.name.writable, S.name._asyncore_tls};

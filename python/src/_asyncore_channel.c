@@ -2,8 +2,8 @@
  *
  * recv and send go past the socket object where it is exactly a socket.socket whose class nobody patched, and which has
  * the timeout 0: the descriptor is asked from the object each time, and the call does not block. Any other transport is
- * called by the original methods. A read or write of up to 16 KiB keeps the GIL, since it takes less time than giving it
- * away and back. */
+ * called by the original methods. A read or write of up to 16 KiB keeps the GIL, since it takes less time than giving
+ * it away and back. */
 #include "_asyncore.h"
 #include <errno.h>
 #include <sys/socket.h>
@@ -101,11 +101,9 @@ static PyObject *recv_long(int fd, Py_ssize_t size, const char *begun, ssize_t l
         memcpy(at, begun, (size_t)length);
     ssize_t n;
     int error = 0;
-    Py_BEGIN_ALLOW_THREADS
-    n = recv(fd, at + length, (size_t)(size - length), MSG_DONTWAIT);
+    Py_BEGIN_ALLOW_THREADS n = recv(fd, at + length, (size_t)(size - length), MSG_DONTWAIT);
     error = errno;
-    Py_END_ALLOW_THREADS
-    *result = n < 0 ? -error : n;
+    Py_END_ALLOW_THREADS *result = n < 0 ? -error : n;
     if (n <= 0 && length == 0) {
         Py_DECREF(data);
         return NULL;
@@ -194,11 +192,9 @@ ssize_t send_raw(int fd, const void *data, size_t size)
         return n < 0 ? -errno : n;
     }
     int error;
-    Py_BEGIN_ALLOW_THREADS
-    n = send(fd, data, size, MSG_DONTWAIT);
+    Py_BEGIN_ALLOW_THREADS n = send(fd, data, size, MSG_DONTWAIT);
     error = errno;
-    Py_END_ALLOW_THREADS
-    return n < 0 ? -error : n;
+    Py_END_ALLOW_THREADS return n < 0 ? -error : n;
 }
 
 PyObject *dispatcher_send(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)

@@ -11,15 +11,14 @@
 #include "_asyncore.h"
 
 struct input {
-    PyObject_HEAD
-    PyObject *data; /* bytes */
-    Py_ssize_t at;  /* 0 to their size */
+    PyObject_HEAD PyObject *data; /* bytes */
+    Py_ssize_t at;                /* 0 to their size */
 };
 
 /* One handle_read. */
 struct reading {
     PyObject *self;
-    struct input *input; /* owned; NULL: to be found */
+    struct input *input;                    /* owned; NULL: to be found */
     PyObject *terminator, *collect, *found; /* owned; NULL: to be looked up */
     uint64_t inputs, handlers, terminators; /* S's when they were */
     unsigned version;                       /* of the class; 0: nothing may be kept */
@@ -273,8 +272,8 @@ static int dispatch_bytes(struct reading *r, PyObject *terminator, PyObject *dat
 {
     size_t keep = 0;
     Py_ssize_t length = PyBytes_GET_SIZE(terminator);
-    ssize_t index = asynchat_find(PyBytes_AS_STRING(data) + at, (size_t)size, PyBytes_AS_STRING(terminator),
-                                  (size_t)length, &keep);
+    ssize_t index =
+        asynchat_find(PyBytes_AS_STRING(data) + at, (size_t)size, PyBytes_AS_STRING(terminator), (size_t)length, &keep);
     if (index >= 0)
         return collect(r, data, at, index, index + length) < 0 ? -1 : found(r);
     Py_ssize_t given = size - (Py_ssize_t)keep;

@@ -1,12 +1,13 @@
 /* _asyncore_loop.c: loop(), poll() and poll2() on the engine of a map.
  *
- * A turn asks whom it has to (dirty entries, called ones, a few of the others), waits without the GIL, and serves what is
- * ready in the order of the map: as poll() all reads, then all writes, then what is exceptional; as poll2() channel by
- * channel. The ready hold their objects for that long, and each step is made only while the map still has that object
- * under that descriptor. Anything may change in a step, the engine's entries and a loop within the loop included.
+ * A turn asks whom it has to (dirty entries, called ones, a few of the others), waits without the GIL, and serves what
+ * is ready in the order of the map: as poll() all reads, then all writes, then what is exceptional; as poll2() channel
+ * by channel. The ready hold their objects for that long, and each step is made only while the map still has that
+ * object under that descriptor. Anything may change in a step, the engine's entries and a loop within the loop
+ * included.
  *
- * A wait is cut into slices. Between them, and when a wait was woken, everything is asked again, and descriptors that were
- * closed behind the loop are looked for: no change goes unnoticed for longer than a slice, however it was made.
+ * A wait is cut into slices. Between them, and when a wait was woken, everything is asked again, and descriptors that
+ * were closed behind the loop are looked for: no change goes unnoticed for longer than a slice, however it was made.
  *
  * Timers and calls of other threads are asyncore._serving's, which is Python. Where select.select, select.poll or
  * time.sleep are not the builtins, or a map has keys that are no descriptors, the turns are Python's. Channels with TLS
@@ -19,11 +20,11 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#define BATCH        256  /* events of one turn; the rest comes in the next */
-#define SLICE        1000 /* ms */
-#define CHECKS       1024 /* descriptors that are looked at once in as long */
-#define ASKS         64   /* channels that are asked in a turn though nothing is known to have changed, */
-#define ASK_PERIOD   10000000 /* unless the last turn that did so is no longer ago, in ns; then the wait is cut */
+#define BATCH      256      /* events of one turn; the rest comes in the next */
+#define SLICE      1000     /* ms */
+#define CHECKS     1024     /* descriptors that are looked at once in as long */
+#define ASKS       64       /* channels that are asked in a turn though nothing is known to have changed, */
+#define ASK_PERIOD 10000000 /* unless the last turn that did so is no longer ago, in ns; then the wait is cut */
 
 struct ready {
     PyObject *obj; /* owned */
@@ -77,7 +78,8 @@ static int predicate(PyObject *obj, unsigned kind, PyObject *name)
 /* A listener that ran out of descriptors. */
 static int resting(PyObject *obj)
 {
-    if (PyDict_GetItem(S.module, S.name._special) != Py_True || !PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
+    if (PyDict_GetItem(S.module, S.name._special) != Py_True ||
+        !PyType_IsSubtype(Py_TYPE(obj), (PyTypeObject *)S.channel))
         return 0;
     return attr_true(obj, S.name._asyncore_resting);
 }
@@ -85,8 +87,8 @@ static int resting(PyObject *obj)
 /* What to wait for where TLS has its own needs; it knows of the rest, too. */
 static int transport_interest(PyObject *obj, int *is_r, int *is_w)
 {
-    PyObject *answer = PyObject_CallFunctionObjArgs(S.interest, obj, *is_r ? Py_True : Py_False,
-                                                    *is_w ? Py_True : Py_False, NULL);
+    PyObject *answer =
+        PyObject_CallFunctionObjArgs(S.interest, obj, *is_r ? Py_True : Py_False, *is_w ? Py_True : Py_False, NULL);
     if (answer == NULL || !PyArg_ParseTuple(answer, "pp:_interest", is_r, is_w)) {
         Py_XDECREF(answer);
         return -1;
@@ -292,10 +294,10 @@ static int ask_all(struct engine *e)
 
 /* -- Waiting -- */
 
-/* What a wait has to know of what other threads do. All of it is done with the GIL, which the wait alone is without: who
- * wakes either finds `waiting`, and the library ends that wait, or sets `woken` before the loop looks at it for the last
- * time. It falls before the channels are asked, since what was changed earlier is seen by that. A handler of a signal
- * runs in PyErr_CheckSignals, which comes before that look, too. */
+/* What a wait has to know of what other threads do. All of it is done with the GIL, which the wait alone is without:
+ * who wakes either finds `waiting`, and the library ends that wait, or sets `woken` before the loop looks at it for the
+ * last time. It falls before the channels are asked, since what was changed earlier is seen by that. A handler of a
+ * signal runs in PyErr_CheckSignals, which comes before that look, too. */
 PyObject *loop_wake(PyObject *module, PyObject *map)
 {
     struct engine *e = engine_find(map);
@@ -354,10 +356,8 @@ static int wait_slice(struct engine *e, int ms, struct asyncore_event *events)
     if (ms == 0)
         return asyncore_map_wait(e->map, 0, events, BATCH);
     e->waiting = true;
-    Py_BEGIN_ALLOW_THREADS
-    count = asyncore_map_wait(e->map, ms, events, BATCH);
-    Py_END_ALLOW_THREADS
-    e->waiting = false;
+    Py_BEGIN_ALLOW_THREADS count = asyncore_map_wait(e->map, ms, events, BATCH);
+    Py_END_ALLOW_THREADS e->waiting = false;
     return count;
 }
 
@@ -825,8 +825,8 @@ static bool is_plain(PyObject *module, PyObject *name, PyObject *was)
     return now == was;
 }
 
-/* asyncio waits for the map: its turn is to ask the kernel of each channel, since it may be the last for long. An engine
- * made now could get the number of a descriptor that was closed behind the loop, which then would seem open. */
+/* asyncio waits for the map: its turn is to ask the kernel of each channel, since it may be the last for long. An
+ * engine made now could get the number of a descriptor that was closed behind the loop, which then would seem open. */
 static bool is_bridged(PyObject *map)
 {
     if (PyDict_GET_SIZE(S.maps) == 0)
@@ -847,7 +847,8 @@ static bool loop_fill(struct loop *loop, PyObject *timeout, PyObject *map, bool 
         map = PyDict_GetItem(S.module, S.name.socket_map);
     loop->map = map;
     Py_XINCREF(map);
-    if (map == NULL || !mapping_usable(map) || is_bridged(map) || !is_plain(S.name.select, S.name.select, S.plain_select) ||
+    if (map == NULL || !mapping_usable(map) || is_bridged(map) ||
+        !is_plain(S.name.select, S.name.select, S.plain_select) ||
         !is_plain(S.name.select, S.name.poll, S.plain_poll) || !is_plain(S.name.time, S.name.sleep, S.plain_sleep))
         return false;
     if (timeout == Py_None)

@@ -1,25 +1,27 @@
 /* _asyncore_map.c: the engine of a map, and how it is kept in step with the dict.
  *
- * An engine belongs to one dict, is found by the dict's address, and holds no reference to it: a program that drops a map
- * with everything in it must not keep it alive through us. What proves that the dict is still the one, and unchanged, is
- * from 3.12 a dict watcher, which tells of every change and of the end, and up to 3.11 the dict's version tag, which no
- * two states of any two dicts share. add_channel and del_channel apply their own change; after a foreign one up to 3.11
- * all entries are compared with the dict (engine_sync). An engine can be dropped at any time and made again.
+ * An engine belongs to one dict, is found by the dict's address, and holds no reference to it: a program that drops a
+ * map with everything in it must not keep it alive through us. What proves that the dict is still the one, and
+ * unchanged, is from 3.12 a dict watcher, which tells of every change and of the end, and up to 3.11 the dict's version
+ * tag, which no two states of any two dicts share. add_channel and del_channel apply their own change; after a foreign
+ * one up to 3.11 all entries are compared with the dict (engine_sync). An engine can be dropped at any time and made
+ * again.
  *
  * An entry is a channel in the map. `wanted` is what the library was told. A dirty entry is asked again before the next
- * wait: one whose attributes changed (channel_setattro), that is new, or whose class changed (types_check). Entries whose
- * predicates are overridden, or of classes that are not asyncore's, stand in `called` and are asked every turn.
+ * wait: one whose attributes changed (channel_setattro), that is new, or whose class changed (types_check). Entries
+ * whose predicates are overridden, or of classes that are not asyncore's, stand in `called` and are asked every turn.
  *
  * The library's watch goes before the descriptor can be closed, that is in del_channel or with the dict's item. Its
- * owner is the entry's serial, so that an event of an earlier registration is nobody's. All of this runs with the GIL. */
+ * owner is the entry's serial, so that an event of an earlier registration is nobody's. All of this runs with the GIL.
+ * */
 #include "_asyncore.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <unistd.h>
 
-#define BUCKETS     256
-#define MOST_IDLE   64 /* engines that wait for their map's next loop; any more are dropped, the longest unused first */
+#define BUCKETS   256
+#define MOST_IDLE 64 /* engines that wait for their map's next loop; any more are dropped, the longest unused first */
 
 static struct engine *buckets[BUCKETS], *last_found;
 int engine_count;
@@ -361,7 +363,8 @@ int library_error(int error)
 }
 
 /* A channel whose descriptor was closed behind the loop must go on looking closed. So these numbers are taken while the
- * library opens its own descriptors, by duplicates of one file: they never take the place of what another thread opened. */
+ * library opens its own descriptors, by duplicates of one file: they never take the place of what another thread
+ * opened. */
 struct held {
     int *fds, count;
 };
@@ -504,7 +507,7 @@ int engine_restart(struct engine *e)
     int result = library_map(&map, e->dict);
     if (result < 0)
         return library_error(result); /* and is tried again */
-    asyncore_after_fork(e->map); /* a failure is that of descriptors which are closed: nothing is kept of it */
+    asyncore_after_fork(e->map);      /* a failure is that of descriptors which are closed: nothing is kept of it */
     asyncore_map_free(e->map);
     e->map = map;
     for (int i = 0; i < e->count; i++) {
@@ -657,9 +660,8 @@ static bool tells(struct engine *e, PyObject *obj, uint64_t serial)
     struct entry *entry = NULL;
     return PyType_IsSubtype(type, (PyTypeObject *)S.channel) && type->tp_setattro == channel_setattro &&
            type->tp_getattro == PyObject_GenericGetAttr && !is_data(type, S.name.connected) &&
-           !is_data(type, S.name.accepting) && !is_data(type, S.name.producer_fifo) &&
-           !is_data(type, S.name._map) && !is_data(type, S.name._fileno) &&
-           (entry = entry_of(obj, &of)) != NULL && of == e && entry->serial == serial;
+           !is_data(type, S.name.accepting) && !is_data(type, S.name.producer_fifo) && !is_data(type, S.name._map) &&
+           !is_data(type, S.name._fileno) && (entry = entry_of(obj, &of)) != NULL && of == e && entry->serial == serial;
 }
 
 static bool has_tls(PyObject *obj)
@@ -759,14 +761,14 @@ static unsigned traits_of(PyObject *obj, enum kind write)
 {
     bool streams = attr_true(obj, S.name.connected) > 0 && attr_true(obj, S.name.accepting) == 0 &&
                    attr_none(obj, S.name._asyncore_tls) > 0;
-    unsigned traits = trait_if(streams, TRAIT_STREAMS) |
-                      trait_if(is_ours(obj, S.name.handle_read_event, DISPATCHER_READ_EVENT), TRAIT_READ_EVENT) |
-                      trait_if(attr_none(obj, S.name._asyncore_idle), TRAIT_NO_IDLE) |
-                      trait_if(S.replacement[WITH_SEND_INITIATE] != NULL && attr_true(obj, S.name.debug) == 0 &&
-                                   is_ours(obj, S.name.initiate_send, WITH_SEND_INITIATE) && nothing_queued(obj),
-                               TRAIT_SHORT) |
-                      trait_if(S.replacement[CHAT_INITIATE] != NULL && write == KIND_CHAT_WRITE && chat_is_short(obj),
-                               TRAIT_PUSH);
+    unsigned traits =
+        trait_if(streams, TRAIT_STREAMS) |
+        trait_if(is_ours(obj, S.name.handle_read_event, DISPATCHER_READ_EVENT), TRAIT_READ_EVENT) |
+        trait_if(attr_none(obj, S.name._asyncore_idle), TRAIT_NO_IDLE) |
+        trait_if(S.replacement[WITH_SEND_INITIATE] != NULL && attr_true(obj, S.name.debug) == 0 &&
+                     is_ours(obj, S.name.initiate_send, WITH_SEND_INITIATE) && nothing_queued(obj),
+                 TRAIT_SHORT) |
+        trait_if(S.replacement[CHAT_INITIATE] != NULL && write == KIND_CHAT_WRITE && chat_is_short(obj), TRAIT_PUSH);
     PyErr_Clear();
     return traits;
 }

@@ -1,7 +1,7 @@
 /* _asyncore_send.c: dispatcher_with_send.
  *
- * The short way: nothing is queued, and the socket takes all of it. Then nothing is kept, nor looked at. What it does not
- * take becomes out_buffer, whose growing and shrinking is asyncore._queue's. */
+ * The short way: nothing is queued, and the socket takes all of it. Then nothing is kept, nor looked at. What it does
+ * not take becomes out_buffer, whose growing and shrinking is asyncore._queue's. */
 #include "_asyncore.h"
 #include <errno.h>
 

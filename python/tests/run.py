@@ -202,7 +202,7 @@ def main(argv):
         print(__doc__, file=sys.stderr)
         return 2
     version, group, names = argv[1], argv[2], argv[3:]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would the tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
     python = find(version)
     if python is None:
         skip("Python %s is not here" % version)

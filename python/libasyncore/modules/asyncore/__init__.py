@@ -253,8 +253,8 @@ def set_engine(name, map=None):
     """Chooses how the loop waits for a map (None: socket_map): "epoll", "poll", "select" or "io_uring".
 
     io_uring is epoll where the library has none. The choice counts from the next loop on, and outlives times when the
-    map is empty. None undoes it: then $ASYNCORE_ENGINE says, and epoll if that is not set. RuntimeError while the map is
-    being served. It is for the extension: where the loop is Python's it changes nothing.
+    map is empty. None undoes it: then $ASYNCORE_ENGINE says, and epoll if that is not set. RuntimeError while the map
+    is being served. It is for the extension: where the loop is Python's it changes nothing.
     """
     if map is None:
         map = socket_map

@@ -5,9 +5,9 @@ A map is any dict, which takes neither attributes nor weak references. What ther
 and no timer or call is left.
 
 Threads. A map is served by one thread at a time (`threads` knows which). Others may call `post` and `wake`, and set
-timers. In turns made by Python `waits` has an entry while the channels are asked what they want, and waited for; whoever
-changes something then sets the waker, whose descriptor the wait includes. It is there from before the asking, or a
-change between the two would be seen by nobody until the wait ends. The extension's loop is woken by wake_engine.
+timers. In turns made by Python `waits` has an entry while the channels are asked what they want, and waited for;
+whoever changes something then sets the waker, whose descriptor the wait includes. It is there from before the asking,
+or a change between the two would be seen by nobody until the wait ends. The extension's loop is woken by wake_engine.
 
 The waker is an eventfd, or a pipe where Python has none. It is lent to the first turn that may need it, for as long as
 the map is served: loop(count=1) again and again makes no descriptor. A child of fork() makes new ones, since the old
