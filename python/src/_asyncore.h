@@ -277,7 +277,7 @@ int channel_setattro(PyObject *self, PyObject *name, PyObject *value);
 bool mapping_usable(PyObject *map);
 void mapping_open(struct engine *e);
 int mapping_sync(struct engine *e);
-bool mapping_has(struct engine *e, int fd, PyObject *obj);
+int mapping_has(struct engine *e, int fd, PyObject *obj);
 PyObject *mapping_gone(PyObject *module, PyObject *weak);
 
 /* -- _asyncore_channel.c -- */

@@ -412,7 +412,8 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
 
 /* -- Serving -- */
 
-static bool still(struct engine *e, const struct ready *r)
+/* Whether the map still has that object there; -1 with an exception of a map that is not exactly a dict. */
+static int still(struct engine *e, const struct ready *r)
 {
     if (e->mapping)
         return mapping_has(e, r->fd, r->obj);
@@ -468,14 +469,15 @@ static int on_expt(PyObject *obj)
 }
 
 /* The channel of a step, and whether the step is still to be made. */
-static bool begin(struct engine *e, const struct ready *r)
+static int begin(struct engine *e, const struct ready *r)
 {
-    if (!still(e, r))
-        return false;
+    int there = still(e, r);
+    if (there <= 0)
+        return there;
     S.serving = r->obj;
     S.serving_engine = e;
     S.serving_fd = r->fd;
-    return true;
+    return 1;
 }
 
 /* Those of the events that are the channel's, and not its TLS layer's alone; -1 with an exception. */
@@ -484,8 +486,9 @@ static int meant(struct engine *e, const struct ready *r, unsigned events)
     struct entry *entry = entry_at(e, r->fd);
     if (entry == NULL || entry->obj != r->obj || !(entry->flags & (ENTRY_TLS | ENTRY_UNCLASSED)))
         return (int)events;
-    if (!still(e, r))
-        return 0;
+    int there = still(e, r);
+    if (there <= 0)
+        return there;
     PyObject *flags = PyLong_FromLong((long)events), *answer = NULL;
     if (flags != NULL)
         answer = PyObject_CallFunctionObjArgs(S.meant, r->obj, flags, NULL);
@@ -511,12 +514,17 @@ static int step_poll(struct engine *e, const struct ready *r)
     for (int i = 0; i < 3 && result == 0; i++) {
         if (!((unsigned)events & flags[i]))
             continue;
-        if (!begin(e, r))
-            return 0;
+        int there = begin(e, r);
+        if (there <= 0)
+            return there;
         result = steps[i](r->obj);
     }
-    if (result == 0 && events & (POLLHUP | POLLERR | POLLNVAL) && still(e, r))
+    if (result == 0 && events & (POLLHUP | POLLERR | POLLNVAL)) {
+        int there = still(e, r);
+        if (there <= 0)
+            return there;
         result = call0_void(r->obj, S.name.handle_close);
+    }
     if (result == 0)
         return 0;
     return lost_connection() ? handle_method(r->obj, S.name.handle_close) : failed(r->obj);
@@ -524,8 +532,9 @@ static int step_poll(struct engine *e, const struct ready *r)
 
 static int step_select(struct engine *e, const struct ready *r, int (*step)(PyObject *), unsigned flag)
 {
-    if (!begin(e, r))
-        return 0;
+    int there = begin(e, r);
+    if (there <= 0)
+        return there;
     int events = meant(e, r, flag);
     if (events <= 0)
         return events;
@@ -638,10 +647,12 @@ static int serve_bad(struct engine *e)
         }
     qsort(bad, (size_t)count, sizeof *bad, by_order);
     for (int i = 0; i < count; i++) {
-        if (result == 0 && still(e, &bad[i])) {
+        int there = result == 0 ? still(e, &bad[i]) : 0;
+        if (there > 0) {
             library_error(-EBADF);
             result = handle_with(S.lost, bad[i].obj);
-        }
+        } else if (there < 0)
+            result = -1;
         Py_DECREF(bad[i].obj);
     }
     return result;

@@ -90,14 +90,12 @@ int mapping_sync(struct engine *e)
     return result;
 }
 
-/* An exception of get() cannot be the channel's. */
-bool mapping_has(struct engine *e, int fd, PyObject *obj)
+/* Whether it has obj there; -1 with the exception of its get(), which leaves the loop. */
+int mapping_has(struct engine *e, int fd, PyObject *obj)
 {
     PyObject *key = PyLong_FromLong(fd);
     PyObject *found = key != NULL ? PyObject_CallMethodObjArgs(e->dict, S.name.get, key, NULL) : NULL;
     Py_XDECREF(key);
     Py_XDECREF(found);
-    if (found == NULL)
-        PyErr_WriteUnraisable(e->dict);
-    return found == obj;
+    return found == NULL ? -1 : found == obj;
 }

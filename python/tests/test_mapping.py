@@ -189,6 +189,18 @@ class Mappings(Case):
         for turn in TURNS:
             self.assertRaises(ZeroDivisionError, turn, 0, map)
 
+    def test_a_get_that_fails_leaves_the_loop(self):
+        class Failing(Sub):
+            def get(self, key, default=None):
+                raise KeyboardInterrupt
+
+        map = Failing()
+        a, b = self.pair()
+        Reader(a, map, [])
+        b.send(b"x")
+        for turn in TURNS:
+            self.assertRaises(KeyboardInterrupt, turn, 0, map)
+
     def test_a_predicate_that_empties_the_map(self):
         for map, turn in self.each():
             class Emptier(Reader):
