@@ -46,7 +46,7 @@ static inline unsigned type_version(PyTypeObject *type)
 #define NAMES(X)                                                                                                       \
     X(__class__) X(__dict__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out)                     \
     X(_asyncore_resting) X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)          \
-    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(bound) X(calls) X(changed) X(collect_incoming_data)      \
+    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(calls) X(changed) X(collect_incoming_data)               \
     X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
     X(get) X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event) \
     X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(items) X(keeps)       \

@@ -317,35 +317,38 @@ PyObject *loop_waiting(PyObject *module, PyObject *map)
     return PyBool_FromLong(e != NULL && e->waiting);
 }
 
-static PyObject *seconds(uint64_t ns)
-{
-    return PyFloat_FromDouble((double)ns * 1e-9);
-}
-
 static bool has_timers(const struct loop *loop)
 {
     return PyList_GET_SIZE(loop->timers) != 0 || Py_SIZE(loop->calls) != 0;
 }
 
-/* The timeout of this turn in ns, -1: none; -2 with an exception. */
-static int64_t bound(struct loop *loop)
+static double now_seconds(const struct loop *loop)
+{
+    return (double)asyncore_now(loop->engine->map) * 1e-9;
+}
+
+/* When the next timer is due, in seconds of the monotonic clock. The heap is asyncore._serving's, of tuples (deadline,
+ * order, timer); it is not looked at by Python in turns where none is due. */
+static double next_deadline(const struct loop *loop)
+{
+    PyObject *first = PyList_GET_SIZE(loop->timers) != 0 ? PyList_GET_ITEM(loop->timers, 0) : NULL;
+    if (first == NULL)
+        return HUGE_VAL;
+    bool known = PyTuple_CheckExact(first) && PyTuple_GET_SIZE(first) == 3 &&
+                 PyFloat_CheckExact(PyTuple_GET_ITEM(first, 0));
+    return known ? PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(first, 0)) : 0; /* Python will say what is wrong */
+}
+
+/* The timeout of this turn in ns, -1: none. */
+static int64_t bound(const struct loop *loop)
 {
     double timeout = loop->timeout;
-    if (has_timers(loop)) {
-        PyObject *now = seconds(asyncore_now(loop->engine->map)), *answer = NULL;
-        PyObject *given = timeout < 0 ? Py_None : PyFloat_FromDouble(timeout);
-        if (given == Py_None)
-            Py_INCREF(given);
-        if (now != NULL && given != NULL)
-            answer = PyObject_CallMethodObjArgs(loop->serving, S.name.bound, given, now, NULL);
-        Py_XDECREF(now);
-        Py_XDECREF(given);
-        if (answer == NULL)
-            return -2;
-        timeout = answer == Py_None ? -1 : PyFloat_AsDouble(answer);
-        Py_DECREF(answer);
-        if (timeout == -1 && PyErr_Occurred())
-            return -2;
+    if (Py_SIZE(loop->calls) != 0)
+        return 0;
+    if (PyList_GET_SIZE(loop->timers) != 0) {
+        double left = next_deadline(loop) - now_seconds(loop);
+        left = left < 0 ? 0 : left;
+        timeout = timeout < 0 || left < timeout ? left : timeout;
     }
     return timeout < 0 ? -1 : timeout > 1e9 ? (int64_t)1e18 : (int64_t)ceil(timeout * 1e9);
 }
@@ -381,8 +384,6 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
 {
     struct engine *e = loop->engine;
     int64_t timeout = bound(loop);
-    if (timeout == -2)
-        return -1;
     uint64_t start = e->now;
     for (int64_t left = timeout;;) {
         int ms = e->bad != 0 || e->held != 0 || e->woken ? 0 : slice_ms(e, left), count = wait_slice(e, ms, events);
@@ -660,9 +661,15 @@ static int serve_bad(struct engine *e)
 
 /* -- Turns -- */
 
+/* What is due, and the calls of other threads. */
 static int run_timers(struct loop *loop)
 {
-    PyObject *now = seconds(asyncore_now(loop->engine->map)), *done = NULL;
+    if (!has_timers(loop))
+        return 0;
+    double time = now_seconds(loop);
+    if (Py_SIZE(loop->calls) == 0 && next_deadline(loop) > time)
+        return 0;
+    PyObject *now = PyFloat_FromDouble(time), *done = NULL;
     if (now != NULL)
         done = PyObject_CallMethodObjArgs(loop->serving, S.name.run, now, S.call, NULL);
     Py_XDECREF(now);
@@ -712,7 +719,7 @@ static int turn(struct loop *loop)
         result = serve_bad(e);
     S.serving = NULL;
     served(e, ready, count);
-    return result == 0 && has_timers(loop) ? run_timers(loop) : result;
+    return result == 0 ? run_timers(loop) : result;
 }
 
 /* Whether there is a reason to go on: channels, timers, calls. -1 with an exception. */
