@@ -7,6 +7,7 @@ import select
 import sys
 import types
 import unittest
+from unittest import mock
 
 from support import Case, run
 
@@ -21,6 +22,34 @@ class Loaded(unittest.TestCase):
         self.assertEqual(asyncore._extension is None, PURE)
         self.assertEqual((type(asyncore.dispatcher.recv), type(asyncore.dispatcher_with_send.send),
                           type(asynchat.async_chat.push), type(asyncore.loop)), python if PURE else c)
+
+
+@unittest.skipIf(PURE, "this is about the extension")
+class Cost(Case):
+    def test_a_timer_that_is_not_due_is_not_looked_at_by_python(self):
+        asked = []
+
+        def noted(name):
+            method = getattr(asyncore._serving.Serving, name)
+
+            def note(self, *args):
+                asked.append(name)
+                return method(self, *args)
+            return mock.patch.object(asyncore._serving.Serving, name, note)
+
+        a, b = self.pair()
+        channel = asyncore.dispatcher_with_send(a, self.map)
+        channel.handle_read = lambda: channel.recv(10)
+        timer = asyncore.call_later(1000, asked.append, map=self.map)
+        with noted("run"), noted("bound"):
+            for _ in range(20):
+                b.send(b"x")
+                asyncore.loop(1, True, self.map, 1)
+            self.assertEqual(asked, [])
+            asyncore.call_later(0, asked.append, "timer", map=self.map)
+            asyncore.loop(1, True, self.map, 1)
+            self.assertEqual(asked, ["run", "timer"])
+        timer.cancel()
 
 
 class Green:
