@@ -202,6 +202,7 @@ struct engine {
     struct used_type types[ENGINE_TYPES];
     int type_count; /* those beyond were never used */
     uint64_t order, serial, tag, used;
+    int unasked; /* turns since the round robin */
     uint64_t now, asked_at, checked_at; /* ns: before this wait; when the round robin, the check last went on */
     unsigned long thread; /* of the innermost loop */
     int running;          /* how many loops */

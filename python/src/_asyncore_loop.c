@@ -20,11 +20,13 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#define BATCH      256      /* events of one turn; the rest comes in the next */
-#define SLICE      1000     /* ms */
-#define CHECKS     1024     /* descriptors that are looked at once in as long */
-#define ASKS       64       /* channels that are asked in a turn though nothing is known to have changed, */
-#define ASK_PERIOD 10000000 /* unless the last turn that did so is no longer ago, in ns; then the wait is cut */
+#define BATCH       256       /* events of one turn; the rest comes in the next */
+#define SLICE       1000      /* ms */
+#define CHECKS      1024      /* descriptors that are looked at once in as long */
+#define ASKS        64        /* channels that are asked in a turn though nothing is known to have changed, */
+#define ASK_PERIOD  10000000  /* unless the last turn that did so is no longer ago, in ns; then the wait is cut */
+#define ASK_TURNS   64        /* nor, in a loop that is busy, before so many turns */
+#define ASK_LONGEST 100000000 /* or so many ns */
 
 struct ready {
     PyObject *obj; /* owned */
@@ -255,9 +257,12 @@ static int ask_called(struct engine *e)
 static int ask_some(struct engine *e)
 {
     e->now = asyncore_now(e->map);
-    if (e->now - e->asked_at < ASK_PERIOD)
+    e->unasked++;
+    uint64_t since = e->now - e->asked_at;
+    if (since < ASK_PERIOD || (e->unasked < ASK_TURNS && since < ASK_LONGEST))
         return 0;
     e->asked_at = e->now;
+    e->unasked = 0;
     if (e->now - e->checked_at >= (uint64_t)SLICE * 1000000) {
         e->checked_at = e->now;
         entries_check(e, CHECKS);
@@ -399,6 +404,7 @@ static int wait_ready(struct loop *loop, struct asyncore_event *events)
         left = time_left(e, timeout, start);
         if (left == 0)
             return 0;
+        e->unasked = ASK_TURNS; /* it is not busy */
         if (count == 0 && ms == SLICE) {
             for (int i = 0; i < e->count; i++)
                 e->all[i]->flags |= ENTRY_UNCLASSED;
