@@ -211,6 +211,28 @@ struct engine {
     bool by_select, called_stale, resync, told; /* told: serving.changed is to be called */
 };
 
+static inline struct entry *entry_at(const struct engine *e, int fd)
+{
+    return fd >= 0 && fd < e->fd_room ? e->by_fd[fd] : NULL;
+}
+
+#if !DICT_WATCHERS
+static inline uint64_t dict_tag(PyObject *dict)
+{
+    return ((PyDictObject *)dict)->ma_version_tag;
+}
+#endif
+
+/* Whether the entries are what the dict has. */
+static inline bool engine_synced(const struct engine *e)
+{
+#if DICT_WATCHERS
+    return !e->resync && !e->mapping;
+#else
+    return !e->resync && !e->mapping && e->tag == dict_tag(e->dict);
+#endif
+}
+
 struct engine *engine_find(PyObject *dict);
 /* Made if there is none. NULL with an exception, or without one where no descriptor is left: the map is Python's. */
 struct engine *engine_get(PyObject *dict);
@@ -218,11 +240,20 @@ PyObject *engine_name(PyObject *module, PyObject *dict);
 PyObject *engine_forget(PyObject *module, PyObject *dict);
 PyObject *engine_counts(PyObject *module, PyObject *unused);
 void engine_idle(struct engine *e);        /* a loop ended, or the map changed: goes if it is empty */
-int engine_sync(struct engine *e);         /* follows what was done to the dict unnoticed */
-bool engine_synced(const struct engine *e);
-int engine_follow(struct engine *e); /* after calls of Python, within a turn: what went from the dict has no entry */
+int engine_catch_up(struct engine *e);     /* follows what was done to the dict unnoticed */
+
+static inline int engine_sync(struct engine *e)
+{
+    return engine_synced(e) ? 0 : engine_catch_up(e);
+}
+
+/* After calls of Python, within a turn: what went from the dict has no entry. */
+static inline int engine_follow(struct engine *e)
+{
+    return e->mapping ? 0 : engine_sync(e);
+}
+
 int engine_restart(struct engine *e); /* a child of fork(): a new kernel set. 0, or -1 with an exception */
-struct entry *entry_at(const struct engine *e, int fd);
 struct entry *entry_again(const struct engine *e, int fd, uint64_t serial); /* NULL: that registration ended */
 struct entry *entry_of(PyObject *channel, struct engine **engine); /* by its _map and _fileno, or NULL */
 void entry_dirty(struct engine *e, struct entry *entry);

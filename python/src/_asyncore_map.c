@@ -45,28 +45,7 @@ struct engine *engine_find(PyObject *dict)
     return NULL;
 }
 
-#if !DICT_WATCHERS
-static uint64_t dict_tag(PyObject *dict)
-{
-    return ((PyDictObject *)dict)->ma_version_tag;
-}
-#endif
-
-bool engine_synced(const struct engine *e)
-{
-#if DICT_WATCHERS
-    return !e->resync && !e->mapping;
-#else
-    return !e->resync && !e->mapping && e->tag == dict_tag(e->dict);
-#endif
-}
-
 /* -- Entries -- */
-
-struct entry *entry_at(const struct engine *e, int fd)
-{
-    return fd >= 0 && fd < e->fd_room ? e->by_fd[fd] : NULL;
-}
 
 struct entry *entry_again(const struct engine *e, int fd, uint64_t serial)
 {
@@ -543,14 +522,12 @@ void sync_rest(struct engine *e, uint64_t before)
     e->called_stale = true;
 }
 
-int engine_sync(struct engine *e)
+int engine_catch_up(struct engine *e)
 {
     PyObject *key, *obj;
     Py_ssize_t at = 0;
     if (e->mapping)
         return mapping_sync(e);
-    if (engine_synced(e))
-        return 0;
     e->resync = false;
     e->foreign = 0;
     uint64_t before = e->order;
@@ -566,11 +543,6 @@ int engine_sync(struct engine *e)
     e->tag = dict_tag(e->dict);
 #endif
     return 0;
-}
-
-int engine_follow(struct engine *e)
-{
-    return e->mapping ? 0 : engine_sync(e);
 }
 
 void entries_check(struct engine *e, int count)
