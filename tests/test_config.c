@@ -530,83 +530,86 @@ START_TEST(good_values_are_set)
 }
 END_TEST
 
+#define DURATION  "not a duration (500ms, 10s, 5m, 1h, 1d or none; 30d at most)"
+#define KEEPALIVE "not IDLE[/INTERVAL[/PROBES]] (whole seconds to 32767, 1 to 127 probes) or off"
+#define AMOUNT    "not a count (10000000 at most, or none)"
+#define MODE      "not an octal mode from 0 to 0777"
+#define BACKLOG   "not a number from 1 to 65535"
+
+/* Option, value, what is said of it. */
+static const char *const bad_values[][3] = {
+    {"", "1", "no such option"},
+    {"idl", "1", "no such option"},
+    {"idle ", "1", "no such option"},
+    {"idle", "", "a value is missing"},
+    {"name", "", "a value is missing"},
+    {"name", "a b", "a name is letters, digits, dots, _ and -"},
+    {"name", "a\n", "a name is letters, digits, dots, _ and -"},
+    {"idle", "-1", DURATION},
+    {"idle", "+1", DURATION},
+    {"idle", " 1", DURATION},
+    {"idle", "1 s", DURATION},
+    {"idle", "1.5s", DURATION},
+    {"idle", "s", DURATION},
+    {"idle", "1S", DURATION},
+    {"idle", "1min", DURATION},
+    {"idle", "0x10", DURATION},
+    {"idle", "31d", DURATION},
+    {"idle", "2592001", DURATION},
+    {"idle", "2592000001ms", DURATION},
+    {"idle", "4294967296ms", DURATION},
+    {"idle", "18446744073709551616", DURATION},
+    {"idle", "18446744073709551617ms", DURATION},
+    {"idle", "213503982334602d", DURATION}, /* 2^64 ms and a little */
+    {"keepalive", "500ms", KEEPALIVE},
+    {"keepalive", "1500ms", KEEPALIVE},
+    {"keepalive", "0s", KEEPALIVE},
+    {"keepalive", "32768", KEEPALIVE},
+    {"keepalive", "1d", KEEPALIVE},
+    {"keepalive", "1/0", KEEPALIVE},
+    {"keepalive", "1/", KEEPALIVE},
+    {"keepalive", "/1", KEEPALIVE},
+    {"keepalive", "1//1", KEEPALIVE},
+    {"keepalive", "1/1/0", KEEPALIVE},
+    {"keepalive", "1/1/128", KEEPALIVE},
+    {"keepalive", "1/1/1s", KEEPALIVE},
+    {"keepalive", "1/1/", KEEPALIVE},
+    {"keepalive", "1/1/1/1", KEEPALIVE},
+    {"keepalive", "off/1", KEEPALIVE},
+    {"keepalive", "00000000000000000000000000000000000000000000000000000000000000001", KEEPALIVE},
+    {"max", "x", AMOUNT},
+    {"max", "-1", AMOUNT},
+    {"max", "10000001", AMOUNT},
+    {"max-per-source", "1k", AMOUNT},
+    {"rate", "50/s", AMOUNT},
+    {"rate", "4294967297", AMOUNT},
+    {"full", "no", "not pause or refuse"},
+    {"full", "r", "not pause or refuse"},
+    {"data-path", "zero", "not auto, copy or splice"},
+    {"src", "host", "not a numeric address"},
+    {"src", "*", "not a numeric address"},
+    {"src", "unix:/a", "not a numeric address"},
+    {"src", "1.2.3", "not a numeric address"},
+    {"src", "[]", "not a numeric address"},
+    {"src", "fe80::1%nothing", "not a numeric address"},
+    {"backlog", "0", BACKLOG},
+    {"backlog", "65536", BACKLOG},
+    {"backlog", "none", BACKLOG},
+    {"mode", "8", MODE},
+    {"mode", "1000", MODE},
+    {"mode", "0o17", MODE},
+    {"mode", "-1", MODE},
+    {"mode", "000000", MODE},
+    {"mode", "rw", MODE},
+};
+
 START_TEST(bad_values_change_nothing)
 {
-    static const char duration[] = "not a duration (500ms, 10s, 5m, 1h, 1d or none; 30d at most)";
-    static const char keepalive[] =
-        "not IDLE[/INTERVAL[/PROBES]] (whole seconds to 32767, 1 to 127 probes) or off";
-    static const char count[] = "not a count (10000000 at most, or none)";
-    static const char mode[] = "not an octal mode from 0 to 0777", backlog[] = "not a number from 1 to 65535";
-    static const char *const table[][3] = {
-        {"", "1", "no such option"},
-        {"idl", "1", "no such option"},
-        {"idle ", "1", "no such option"},
-        {"idle", "", "a value is missing"},
-        {"name", "", "a value is missing"},
-        {"name", "a b", "a name is letters, digits, dots, _ and -"},
-        {"name", "a\n", "a name is letters, digits, dots, _ and -"},
-        {"idle", "-1", duration},
-        {"idle", "+1", duration},
-        {"idle", " 1", duration},
-        {"idle", "1 s", duration},
-        {"idle", "1.5s", duration},
-        {"idle", "s", duration},
-        {"idle", "1S", duration},
-        {"idle", "1min", duration},
-        {"idle", "0x10", duration},
-        {"idle", "31d", duration},
-        {"idle", "2592001", duration},
-        {"idle", "2592000001ms", duration},
-        {"idle", "4294967296ms", duration},
-        {"idle", "18446744073709551616", duration},
-        {"idle", "18446744073709551617ms", duration},
-        {"idle", "213503982334602d", duration}, /* 2^64 ms and a little */
-        {"keepalive", "500ms", keepalive},
-        {"keepalive", "1500ms", keepalive},
-        {"keepalive", "0s", keepalive},
-        {"keepalive", "32768", keepalive},
-        {"keepalive", "1d", keepalive},
-        {"keepalive", "1/0", keepalive},
-        {"keepalive", "1/", keepalive},
-        {"keepalive", "/1", keepalive},
-        {"keepalive", "1//1", keepalive},
-        {"keepalive", "1/1/0", keepalive},
-        {"keepalive", "1/1/128", keepalive},
-        {"keepalive", "1/1/1s", keepalive},
-        {"keepalive", "1/1/", keepalive},
-        {"keepalive", "1/1/1/1", keepalive},
-        {"keepalive", "off/1", keepalive},
-        {"keepalive", "00000000000000000000000000000000000000000000000000000000000000001", keepalive},
-        {"max", "x", count},
-        {"max", "-1", count},
-        {"max", "10000001", count},
-        {"max-per-source", "1k", count},
-        {"rate", "50/s", count},
-        {"rate", "4294967297", count},
-        {"full", "no", "not pause or refuse"},
-        {"full", "r", "not pause or refuse"},
-        {"data-path", "zero", "not auto, copy or splice"},
-        {"src", "host", "not a numeric address"},
-        {"src", "*", "not a numeric address"},
-        {"src", "unix:/a", "not a numeric address"},
-        {"src", "1.2.3", "not a numeric address"},
-        {"src", "[]", "not a numeric address"},
-        {"src", "fe80::1%nothing", "not a numeric address"},
-        {"backlog", "0", backlog},
-        {"backlog", "65536", backlog},
-        {"backlog", "none", backlog},
-        {"mode", "8", mode},
-        {"mode", "1000", mode},
-        {"mode", "0o17", mode},
-        {"mode", "-1", mode},
-        {"mode", "000000", mode},
-        {"mode", "rw", mode},
-    };
-    for (size_t i = 0; i < COUNT(table); i++) {
+    for (size_t i = 0; i < COUNT(bad_values); i++) {
         struct rule_options options = rule_defaults;
-        const char *reason = rule_option_set(&options, table[i][0], table[i][1]);
-        ck_assert_msg(reason != NULL, "%s=%s was taken", table[i][0], table[i][1]);
-        ck_assert_str_eq(reason, table[i][2]);
+        const char *reason = rule_option_set(&options, bad_values[i][0], bad_values[i][1]);
+        ck_assert_msg(reason != NULL, "%s=%s was taken", bad_values[i][0], bad_values[i][1]);
+        ck_assert_str_eq(reason, bad_values[i][2]);
         ck_assert(memcmp(&options, &rule_defaults, sizeof options) == 0);
     }
 }
