@@ -58,6 +58,13 @@ PyObject *call_original(enum replaced which, PyObject *self, PyObject *const *ar
     return PyObject_Vectorcall(S.original[which], all, (size_t)given + 1, names);
 }
 
+PyObject *call_noted(enum replaced which, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *result = call_original(which, self, args, count, names);
+    channel_note(self);
+    return result;
+}
+
 bool is_ours(PyObject *self, PyObject *name, enum replaced which)
 {
     if (Py_TYPE(self)->tp_getattro != PyObject_GenericGetAttr ||

@@ -46,13 +46,11 @@ static inline unsigned type_version(PyTypeObject *type)
 #define NAMES(X)                                                                                                       \
     X(__class__) X(__dict__) X(_asyncore_idle) X(_asyncore_in) X(_asyncore_marks) X(_asyncore_out)                     \
     X(_asyncore_resting) X(_asyncore_stopped) X(_asyncore_tls) X(_fileno) X(_map) X(_special) X(ac_in_buffer)          \
-    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(calls) X(changed) X(collect_incoming_data)               \
-    X(connected) X(connecting) X(debug) X(elsewhere) X(enter) X(fileno) X(found_terminator) X(get_terminator)          \
-    X(get) X(gettimeout) X(handle_accept) X(handle_close) X(handle_connect_event) X(handle_error) X(handle_expt_event) \
-    X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send) X(items) X(keeps)       \
-    X(leave) X(maps) X(monotonic) X(out_buffer) X(poll) X(producer_fifo) X(readable) X(recv) X(run) X(select) X(send)  \
-    X(set) X(sleep) X(socket) X(socket_map) X(terminator) X(time) X(timers) X(touch)                                   \
-    X(writable)
+    X(ac_in_buffer_size) X(ac_out_buffer_size) X(accepting) X(calls) X(changed) X(collect_incoming_data) X(connected)  \
+    X(debug) X(found_terminator) X(get_terminator) X(get) X(handle_accept) X(handle_close) X(handle_error)             \
+    X(handle_expt_event) X(handle_read) X(handle_read_event) X(handle_write) X(handle_write_event) X(initiate_send)    \
+    X(items) X(keeps) X(out_buffer) X(poll) X(producer_fifo) X(readable) X(recv) X(run) X(select) X(send) X(sleep)     \
+    X(socket) X(socket_map) X(terminator) X(time) X(timers) X(touch) X(writable)
 
 #define NAME_FIELD(name) PyObject *name;
 
@@ -115,6 +113,8 @@ extern struct state S;
 /* -- _asyncore.c -- */
 
 PyObject *call_original(enum replaced which, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+/* The same where what is queued may change, also before it raises: the channel is asked again. */
+PyObject *call_noted(enum replaced which, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 /* self.name(); a new reference. */
 PyObject *call0(PyObject *self, PyObject *name);
 PyObject *call1(PyObject *self, PyObject *name, PyObject *arg);
@@ -267,7 +267,7 @@ int called_order(struct engine *e); /* e->called is in the order of the map; -1:
 void entries_check(struct engine *e, int count); /* whether so many of them are still what was added */
 void entry_free(struct entry *entry);
 void engine_all_dirty(struct engine *e);
-/* channel's output grew or shrank: its predicates are asked before the next wait. */
+/* channel's output grew or shrank: its predicates are asked before the next wait. Keeps the current exception. */
 void channel_note(PyObject *self);
 int channel_elsewhere(PyObject *map); /* whether another thread serves it; -1 with an exception */
 int watcher_open(void);

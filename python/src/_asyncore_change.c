@@ -95,9 +95,6 @@ int channel_setattro(PyObject *self, PyObject *name, PyObject *value)
         entry_flag(e, entry, ENTRY_CALLED, true);
     }
     int result = PyObject_GenericSetAttr(self, name, value);
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
     channel_note(self); /* found anew: a property's setter may have run */
-    PyErr_Restore(type, error, traceback);
     return result;
 }

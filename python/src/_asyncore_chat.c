@@ -140,10 +140,7 @@ PyObject *chat_push(PyObject *self, PyObject *const *args, Py_ssize_t count, PyO
     Py_XDECREF(fifo);
     if (fd < 0) {
         PyErr_Clear();
-        PyObject *done = call_original(CHAT_PUSH, self, args, count, names);
-        if (done != NULL)
-            channel_note(self);
-        return done;
+        return call_noted(CHAT_PUSH, self, args, count, names);
     }
     if (result < 0)
         return NULL;
@@ -165,10 +162,7 @@ PyObject *chat_initiate_send(PyObject *self, PyObject *const *args, Py_ssize_t c
     Py_XDECREF(fifo);
     if (fd < 0) {
         PyErr_Clear();
-        PyObject *done = call_original(CHAT_INITIATE, self, args, count, names);
-        if (done != NULL)
-            channel_note(self);
-        return done;
+        return call_noted(CHAT_INITIATE, self, args, count, names);
     }
     if (result < 0)
         return NULL;

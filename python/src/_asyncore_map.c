@@ -838,12 +838,15 @@ struct entry *entry_of(PyObject *channel, struct engine **engine)
 
 void channel_note(PyObject *self)
 {
+    PyObject *type, *error, *traceback;
     struct engine *e = NULL;
+    PyErr_Fetch(&type, &error, &traceback);
     struct entry *entry = entry_of(self, &e);
-    if (entry == NULL)
-        return;
-    entry->traits = 0;
-    entry_dirty(e, entry);
+    if (entry != NULL) {
+        entry->traits = 0;
+        entry_dirty(e, entry);
+    }
+    PyErr_Restore(type, error, traceback);
 }
 
 /* -- add_channel and del_channel -- */

@@ -67,12 +67,8 @@ PyObject *with_send_send(PyObject *self, PyObject *const *args, Py_ssize_t count
     int fd = is > 0 ? channel_socket(self) : -1;
     if (is < 0 || fd == -2)
         return NULL;
-    if (fd < 0) {
-        PyObject *result = call_original(WITH_SEND_SEND, self, args, count, names);
-        if (result != NULL)
-            channel_note(self);
-        return result;
-    }
+    if (fd < 0)
+        return call_noted(WITH_SEND_SEND, self, args, count, names);
     if (send_short(self, args[0], fd, traits) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -81,10 +77,7 @@ PyObject *with_send_send(PyObject *self, PyObject *const *args, Py_ssize_t count
 /* Its out_buffer changes past tp_setattro. */
 PyObject *with_send_initiate(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    PyObject *result = call_original(WITH_SEND_INITIATE, self, args, count, names);
-    if (result != NULL)
-        channel_note(self);
-    return result;
+    return call_noted(WITH_SEND_INITIATE, self, args, count, names);
 }
 
 /* Whether it is not connected, or has something to send. */

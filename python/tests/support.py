@@ -46,6 +46,19 @@ class Case(unittest.TestCase):
     def close_map(self):
         asyncore.close_all(self.map, ignore_all=True)
 
+    def fork(self, code):
+        """Runs code() in a child, where it must end without an exception."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                code()
+                os._exit(0)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(1)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+
     def pair(self, kind=socket.SOCK_STREAM):
         """Two connected sockets."""
         a, b = socket.socketpair(socket.AF_UNIX, kind)

@@ -88,6 +88,13 @@ class Ways(Case):
         self.assertEqual(channel.calls, calls)
         del channel.calls[:]
 
+    def rests(self, turn):
+        """A turn that waits until its time is over, and does not spin."""
+        before, cpu = time.monotonic(), time.process_time()
+        turn(0.2)
+        self.assertGreaterEqual(time.monotonic() - before, 0.199)
+        self.assertLess(time.process_time() - cpu, 0.1)
+
 
 class Descriptors(Ways):
     @two_ways
@@ -132,10 +139,7 @@ class Descriptors(Ways):
         copy = os.dup(channel._fileno)
         channel.close()
         b.send(b"x")
-        before, cpu = time.monotonic(), time.process_time()
-        turn(0.2)
-        self.assertGreaterEqual(time.monotonic() - before, 0.199)
-        self.assertLess(time.process_time() - cpu, 0.1)
+        self.rests(turn)
         self.assertEqual(calls, [])
         os.close(copy)
 
@@ -149,10 +153,7 @@ class Descriptors(Ways):
         b.send(b"x")
         until(lambda: "close" in channel.calls, lambda: turn(DEADLINE))
         del channel.calls[:]
-        before, cpu = time.monotonic(), time.process_time()
-        turn(0.2)
-        self.assertGreaterEqual(time.monotonic() - before, 0.199)
-        self.assertLess(time.process_time() - cpu, 0.1)
+        self.rests(turn)
         self.assertEqual(channel.calls, [])
         os.close(copy)
 
@@ -170,10 +171,7 @@ class Descriptors(Ways):
             os._exit(0)
         channel.close()
         b.send(b"x")
-        before, cpu = time.monotonic(), time.process_time()
-        turn(0.2)
-        self.assertGreaterEqual(time.monotonic() - before, 0.199)
-        self.assertLess(time.process_time() - cpu, 0.1)
+        self.rests(turn)
         self.assertEqual(calls, [])
         os.close(into)
         os.close(out)
@@ -199,19 +197,6 @@ class Descriptors(Ways):
 
 
 class Processes(Ways):
-    def fork(self, code):
-        """Whether code() ends without an exception in a child."""
-        pid = os.fork()
-        if pid == 0:
-            try:
-                code()
-                os._exit(0)
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(1)
-        self.assertEqual(os.waitpid(pid, 0)[1], 0)
-
     @all_ways
     def test_a_child_serves_for_itself_and_the_parent_loses_nothing(self, turn):
         channel, b = self.plain()
@@ -679,6 +664,25 @@ class Queues(Ways):
         channel.close_when_done()
         turn(0)
         self.assertEqual((self.map, b.recv(1)), ({}, b""))
+
+    @all_ways
+    def test_a_push_that_queues_and_raises_counts_in_the_next_turn(self, turn):
+        class Raising(Quiet):
+            raises = False
+
+            def initiate_send(self):
+                if self.raises:
+                    self.raises = False
+                    raise ZeroDivisionError
+                Quiet.initiate_send(self)
+
+        channel, b = self.plain(kind=Raising)
+        turn(0)
+        turn(0)
+        channel.raises = True
+        self.assertRaises(ZeroDivisionError, channel.push, b"x")
+        turn(0)
+        self.assertEqual(b.recv(1), b"x")
 
     @all_ways
     def test_a_producer_counts_in_the_next_turn(self, turn):

@@ -538,18 +538,6 @@ class Threads(Case):
 
 
 class Forks(Case):
-    def fork(self, code):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                code()
-                os._exit(0)
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(1)
-        self.assertEqual(os.waitpid(pid, 0)[1], 0)
-
     def test_a_child_has_its_own_wake_up_and_the_parent_loses_nothing(self):
         a, b = self.pair()
         channel = Trace(a, self.map)
